@@ -1,0 +1,137 @@
+#include "messages/check.hpp"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+namespace coppice {
+
+namespace {
+
+template <class... Ts>
+tl::unexpected<error> bad(fmt::format_string<Ts...> f, Ts&&... xs) {
+  return fail(ec::bad_message, fmt::format(f, std::forward<Ts>(xs)...));
+}
+
+expected<void> check_id(const request_id& id, std::string_view field) {
+  if (id.empty()) return bad("{} is empty", field);
+  return {};
+}
+
+/// Length of the UTF-8 sequence at the start of `s`, 0 if it is not one or encodes a control character.
+std::size_t printable_length(std::string_view s) {
+  auto at = [&](std::size_t i) { return static_cast<unsigned char>(s[i]); };
+  auto first = at(0);
+  if (first < 0x80) return first >= 0x20 && first != 0x7f ? 1 : 0;
+  std::size_t n = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+  if (first < 0xc2 || first > 0xf4 || s.size() < n) return 0;
+  std::uint32_t code = first & (0x7fu >> n);
+  for (std::size_t i = 1; i < n; ++i) {
+    if ((at(i) & 0xc0) != 0x80) return 0;
+    code = code << 6 | (at(i) & 0x3fu);
+  }
+  static constexpr std::uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+  bool surrogate = code >= 0xd800 && code <= 0xdfff;
+  bool control = code >= 0x80 && code < 0xa0;
+  return code < least[n] || code > 0x10ffff || surrogate || control ? 0 : n;
+}
+
+expected<void> check_root(const request_root& root) {
+  if (!root.drv.is_derivation()) return bad("submit_request: root {} is not a derivation", root.drv.base_name());
+  if (root.outputs.size() > outputs_per_root_max) {
+    return bad("submit_request: {} outputs of root {}, at most {} are allowed", root.outputs.size(),
+               root.drv.base_name(), outputs_per_root_max);
+  }
+  for (const auto& name : root.outputs) {
+    if (auto ok = nix::check_store_name(name); !ok) return bad("submit_request: output name: {}", ok.error().what);
+    if (std::count(root.outputs.begin(), root.outputs.end(), name) > 1) {
+      return bad("submit_request: output {} of root {} is named twice", name, root.drv.base_name());
+    }
+  }
+  return {};
+}
+
+} // namespace
+
+bool is_printable(std::string_view text) {
+  while (!text.empty()) {
+    auto n = printable_length(text);
+    if (n == 0) return false;
+    text.remove_prefix(n);
+  }
+  return true;
+}
+
+expected<void> check(const get_info&) {
+  return {};
+}
+
+expected<void> check(const find_missing& m) {
+  if (m.sources.size() > sources_per_query_max) {
+    return bad("find_missing: {} sources, at most {} are allowed", m.sources.size(), sources_per_query_max);
+  }
+  if (m.closure.empty()) return bad("find_missing: closure is empty");
+  return {};
+}
+
+expected<void> check(const submit_request& m) {
+  if (auto ok = check_id(m.id, "submit_request: id"); !ok) return ok;
+  const auto& body = m.body;
+  if (body.roots.empty() || body.roots.size() > roots_max) {
+    return bad("submit_request: {} roots, 1 to {} are allowed", body.roots.size(), roots_max);
+  }
+  for (const auto& root : body.roots) {
+    if (auto ok = check_root(root); !ok) return ok;
+  }
+  if (body.closure.empty()) return bad("submit_request: closure is empty");
+  if (body.priority < -priority_max || body.priority > priority_max) {
+    return bad("submit_request: priority {}, -{} to {} are allowed", body.priority, priority_max, priority_max);
+  }
+  return {};
+}
+
+expected<void> check(const poll_request& m) {
+  if (m.wait_ms > poll_wait_ms_max) {
+    return bad("poll_request: wait_ms {}, at most {} are allowed", m.wait_ms, poll_wait_ms_max);
+  }
+  return check_id(m.id, "poll_request: id");
+}
+
+expected<void> check(const get_requests& m) {
+  if (m.limit > rows_max) return bad("get_requests: limit {}, at most {} are allowed", m.limit, rows_max);
+  return {};
+}
+
+expected<void> check(const cancel_request& m) {
+  return check_id(m.id, "cancel_request: id");
+}
+
+expected<void> check(const find_log& m) {
+  if (m.drv && !m.drv->is_derivation()) return bad("find_log: {} is not a derivation", m.drv->base_name());
+  if (!m.drv && m.key.empty()) return bad("find_log: neither drv nor key is given");
+  return {};
+}
+
+expected<void> check(const get_tree&) {
+  return {};
+}
+
+expected<void> check(const kill_actor& m) {
+  if (m.path.size() > actor_path_bytes_max || !m.path.starts_with('/') || !is_printable(m.path)) {
+    return bad("kill_actor: path is not '/' and printable text of at most {} bytes", actor_path_bytes_max);
+  }
+  return {};
+}
+
+expected<void> check(const ledger::read_attempts& m) {
+  if (m.limit > rows_max) return bad("read_attempts: limit {}, at most {} are allowed", m.limit, rows_max);
+  if (m.before_ms < 0) return bad("read_attempts: before_ms is negative");
+  if (m.drv && !m.drv->is_derivation()) return bad("read_attempts: {} is not a derivation", m.drv->base_name());
+  return {};
+}
+
+expected<void> check(const ledger::held_locks&) {
+  return {};
+}
+
+} // namespace coppice

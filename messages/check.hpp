@@ -1,0 +1,32 @@
+#pragma once
+
+#include "messages/client.hpp"
+#include "messages/ledger.hpp"
+
+/// What must hold of a message from another machine besides that it decodes (INV-14): counts, ranges, names. One
+/// overload per message that a handler with a `caller` takes; runtime/exposed.hpp does not compile without it. All
+/// fail with `bad_message` and name the field.
+namespace coppice {
+
+inline constexpr std::size_t roots_max = 1000;           ///< in one request
+inline constexpr std::size_t outputs_per_root_max = 100; ///< named in one root
+inline constexpr std::int32_t priority_max = 1000;       ///< and its negative is the least
+inline constexpr std::uint32_t rows_max = 1000;          ///< in one answer about requests or attempts
+inline constexpr std::size_t actor_path_bytes_max = 255;
+
+/// True for UTF-8 (no overlong forms, no surrogates) without control characters.
+bool is_printable(std::string_view text);
+
+expected<void> check(const get_info& m);
+expected<void> check(const find_missing& m);
+expected<void> check(const submit_request& m);
+expected<void> check(const poll_request& m);
+expected<void> check(const get_requests& m);
+expected<void> check(const cancel_request& m);
+expected<void> check(const find_log& m);
+expected<void> check(const get_tree& m);
+expected<void> check(const kill_actor& m);
+expected<void> check(const ledger::read_attempts& m);
+expected<void> check(const ledger::held_locks& m);
+
+} // namespace coppice

@@ -1,0 +1,265 @@
+#pragma once
+
+#include "messages/client.hpp"
+#include "messages/ledger.hpp"
+#include "messages/pipeline.hpp"
+
+#include <caf/typed_actor.hpp>
+
+/// Every typed actor interface, a comment per handler. Actors are CAPITALS in prose. No actor includes another
+/// actor's header: it knows the handles here, and only actors/tree.cpp knows who stands behind them.
+///
+/// `reacts_to` is a hint that may be lost (level-triggered senders repeat it); `replies_to` is answered or fails
+/// within the stable reference's deadline. A handler that takes a `caller` may be called from another machine
+/// (runtime/exposed.hpp): atom, caller, one message struct; and answers with one message struct.
+namespace coppice {
+
+#define COPPICE_ATOM(name, text)                                                                                       \
+  using name##_atom = caf::atom_constant<caf::atom(text)>;                                                             \
+  inline constexpr name##_atom name##_v {}
+
+namespace atom {
+COPPICE_ATOM(transact, "transact");
+COPPICE_ATOM(get, "get");
+COPPICE_ATOM(acquire, "acquire");
+COPPICE_ATOM(start, "start");
+COPPICE_ATOM(release, "release");
+COPPICE_ATOM(partial, "partial");
+COPPICE_ATOM(reclaim, "reclaim");
+COPPICE_ATOM(commit, "commit");
+COPPICE_ATOM(fail, "fail");
+COPPICE_ATOM(watch, "watch");
+COPPICE_ATOM(unwatch, "unwatch");
+COPPICE_ATOM(changed, "changed");
+COPPICE_ATOM(place, "place");
+COPPICE_ATOM(withdraw, "withdraw");
+COPPICE_ATOM(waiting, "waiting");
+COPPICE_ATOM(offer, "offer");
+COPPICE_ATOM(assign, "assign");
+COPPICE_ATOM(ended, "ended");
+COPPICE_ATOM(fetch, "fetch");
+COPPICE_ATOM(unpin, "unpin");
+COPPICE_ATOM(exited, "exited");
+COPPICE_ATOM(output, "output");
+COPPICE_ATOM(stop, "stop");
+COPPICE_ATOM(packed, "packed");
+COPPICE_ATOM(stored, "stored");
+COPPICE_ATOM(progress, "progress");
+COPPICE_ATOM(follow, "follow");
+COPPICE_ATOM(open, "open");
+COPPICE_ATOM(find, "find");
+COPPICE_ATOM(poll, "poll");
+COPPICE_ATOM(cancel, "cancel");
+COPPICE_ATOM(submit, "submit");
+COPPICE_ATOM(missing, "missing");
+COPPICE_ATOM(info, "info");
+COPPICE_ATOM(status, "status");
+COPPICE_ATOM(log, "log");
+COPPICE_ATOM(tree, "tree");
+COPPICE_ATOM(attempts, "attempts");
+COPPICE_ATOM(locks, "locks");
+COPPICE_ATOM(kill, "kill");
+COPPICE_ATOM(tick, "tick");
+COPPICE_ATOM(done, "done");
+COPPICE_ATOM(failed, "failed");
+} // namespace atom
+#undef COPPICE_ATOM
+
+using caf::reacts_to;
+using caf::replies_to;
+
+/// Whoever wants to know that an inhash's row changed: GRAPH, WORKER.
+using lock_watcher_actor = caf::typed_actor<
+  /// The row as it was when the change became durable; act on it only through a transaction (R1).
+  reacts_to<atom::changed_atom, ledger::lock_state>>;
+
+/// Runs transactions on the durable ledger, in batches, and reports changes.
+using ledger_actor = caf::typed_actor<
+  /// Answers once the transaction is durable, or with the error that says which condition did not hold.
+  replies_to<atom::transact_atom, ledger::transaction>::with<ledger::answer>,
+  // INTERNAL: a batch is durable
+  reacts_to<atom::done_atom>,
+  // INTERNAL: end the leases that were not renewed
+  reacts_to<atom::tick_atom>>;
+
+/// Keeps this node's lease alive.
+using session_actor = caf::typed_actor<
+  /// This node's session; waits until it is open.
+  replies_to<atom::get_atom>::with<session_info>,
+  // INTERNAL: renew the lease
+  reacts_to<atom::tick_atom>>;
+
+/// Grants, transfers and ends inhash locks, and wakes those who wait.
+using lock_manager_actor = caf::typed_actor<
+  /// T5. Answers `granted` or the row that says why not; the watcher hears of the row's changes from now on.
+  replies_to<atom::acquire_atom, acquire_lock, lock_watcher_actor>::with<ledger::answer>,
+  /// The rows as they are; the watcher hears of their changes from now on.
+  replies_to<atom::watch_atom, std::vector<inhash>, lock_watcher_actor>::with<ledger::lock_states>,
+  /// T6, for a WORKER, which hears of the row's changes from now on.
+  replies_to<atom::start_atom, start_attempt, lock_watcher_actor>::with<ledger::granted>,
+  /// T7.
+  replies_to<atom::release_atom, ledger::release>::with<ledger::done>,
+  /// T8.
+  replies_to<atom::partial_atom, ledger::partial>::with<ledger::done>,
+  /// T9.
+  replies_to<atom::reclaim_atom, reclaim_lock, lock_watcher_actor>::with<ledger::granted>,
+  /// T11.
+  replies_to<atom::commit_atom, ledger::commit>::with<ledger::done>,
+  /// T12.
+  replies_to<atom::fail_atom, ledger::fail_attempt>::with<ledger::done>,
+  /// The watcher wants to hear no more of this inhash.
+  reacts_to<atom::unwatch_atom, inhash, lock_watcher_actor>,
+  /// From LEDGER: wakes the watchers of what changed.
+  reacts_to<atom::changed_atom, ledger::changed>>;
+
+/// Walks one request's build graph until its roots are realised or cannot be.
+using graph_actor = lock_watcher_actor::extend<
+  /// From OBSERVATORY: what a build of this graph is doing.
+  reacts_to<atom::progress_atom, step_progress>,
+  /// From ALLOCATOR: why a job cannot be placed now.
+  reacts_to<atom::waiting_atom, waiting>,
+  /// Progress since the last poll; waits for news up to the poll's wait_ms.
+  replies_to<atom::poll_atom, poll_request>::with<request_progress>,
+  /// The request's row changed: if it is over, the graph ends.
+  reacts_to<atom::stop_atom>,
+  // INTERNAL: repeat what was asked and not answered; answer polls that waited long enough
+  reacts_to<atom::tick_atom>>;
+
+/// Owns the requests of this node, and adopts those whose owner died.
+using graph_keeper_actor = caf::typed_actor<
+  /// Adopt this request now.
+  reacts_to<atom::open_atom, request_id>,
+  /// The GRAPH of this request; not_found if it is not owned here.
+  replies_to<atom::find_atom, request_id>::with<graph_actor>,
+  /// From LEDGER: rows of requests changed.
+  reacts_to<atom::changed_atom, ledger::changed>,
+  // INTERNAL: look for requests nobody owns
+  reacts_to<atom::tick_atom>>;
+
+/// Matches queued jobs with free, fitting slots.
+using worker_pool_actor = caf::typed_actor<
+  /// Start a WORKER for this job; overloaded if no slot is free now.
+  replies_to<atom::assign_atom, job>::with<ledger::done>,
+  // INTERNAL: repeat the offer
+  reacts_to<atom::tick_atom>,
+  // INTERNAL: a WORKER ended, its slot is free
+  reacts_to<atom::ended_atom, inhash, fence>>;
+
+using allocator_actor = caf::typed_actor<
+  /// From GRAPH, repeated while the job is queued: find a worker for it. Answered at once; the assignment is seen by
+  /// the row's change to building.
+  replies_to<atom::place_atom, job, graph_actor>::with<ledger::done>,
+  /// From GRAPH: not wanted any more.
+  reacts_to<atom::withdraw_atom, withdraw>,
+  /// From WORKER_POOL, repeated.
+  reacts_to<atom::offer_atom, offer, worker_pool_actor>,
+  // INTERNAL: forget offers that were not repeated
+  reacts_to<atom::tick_atom>>;
+
+/// Makes inputs present and pinned in the local store, each once.
+using fetcher_actor = caf::typed_actor<
+  /// Fetches the closure of these paths and pins it; `missing` names the first path that no store has.
+  replies_to<atom::fetch_atom, std::vector<nix::store_path>>::with<fetched>,
+  /// Drops a pin.
+  reacts_to<atom::unpin_atom, std::uint64_t>,
+  // INTERNAL: one path was unpacked (or not: the error says why)
+  reacts_to<atom::stored_atom, nix::store_path, caf::error>>;
+
+/// Carries one job under one token from start to commit.
+using worker_actor = lock_watcher_actor::extend<
+  /// From EXECUTOR.
+  reacts_to<atom::exited_atom, build_exit>,
+  /// From STORE_UPLOADER: all outputs are known: hashes, references, sizes. Answered once they are registered in the
+  /// local store and in the journal of kept outputs; an error (a wrong fixed output, say) ends the upload.
+  replies_to<atom::packed_atom, packed_outputs>::with<ledger::done>,
+  /// From STORE_UPLOADER: the outputs break a rule, or cannot be read.
+  reacts_to<atom::failed_atom, failure, std::string>,
+  /// From STORE_UPLOADER: every blob is durably in the store, under the generation given.
+  reacts_to<atom::stored_atom, packed_outputs>,
+  /// From STORE_UPLOADER: the store refused; it goes on trying.
+  reacts_to<atom::failed_atom, caf::error>,
+  // INTERNAL: a piece of blocking work ended, or not
+  reacts_to<atom::done_atom, std::string, caf::error>,
+  /// From LOG_RELAY: what the log says.
+  reacts_to<atom::progress_atom, step_progress>,
+  // INTERNAL
+  reacts_to<atom::tick_atom>>;
+
+/// Owns one builder's process tree and guarantees that none of it outlives its leave.
+using executor_actor = caf::typed_actor<
+  /// End the build: TERM, then KILL after the grace time; `exited` follows.
+  reacts_to<atom::stop_atom, failure, std::string>,
+  // INTERNAL: the process ended
+  reacts_to<atom::exited_atom, build_exit>>;
+
+/// Carries a build's output to its log file and tells the phase and the last line.
+using log_relay_actor = caf::typed_actor<
+  /// Bytes of output, in order; answered by a credit to the process loop once written.
+  reacts_to<atom::output_atom, std::string>,
+  /// The build is over: answers with the log's last lines (at most log_tail_bytes_max) once all is written.
+  replies_to<atom::done_atom>::with<std::string>,
+  // INTERNAL: a piece was written, or not
+  reacts_to<atom::stored_atom, std::uint64_t, caf::error>>;
+
+/// Packs one attempt's outputs and puts them into the store, durably, however often it takes.
+using store_uploader_actor = caf::typed_actor<
+  // INTERNAL: try (again)
+  reacts_to<atom::tick_atom>,
+  // INTERNAL: packing ended
+  reacts_to<atom::packed_atom, packed_outputs, caf::error>,
+  // INTERNAL: putting ended
+  reacts_to<atom::stored_atom, packed_outputs, caf::error>>;
+
+/// Publishes what the ledger says is realised, until it is.
+using publisher_actor = caf::typed_actor<
+  /// From LEDGER.
+  reacts_to<atom::changed_atom, ledger::changed>,
+  // INTERNAL: scan the outbox
+  reacts_to<atom::tick_atom>,
+  // INTERNAL: the documents of one inhash are in the store, or not
+  reacts_to<atom::stored_atom, ledger::lock_state, caf::error>>;
+
+/// Serves the binary cache and logs over HTTP, and takes uploads of clients.
+using cache_server_actor = caf::typed_actor<
+  /// The base URL, once it listens.
+  replies_to<atom::get_atom>::with<std::string>,
+  /// A ticket that lets its bearer upload sources and closures for a while.
+  replies_to<atom::open_atom, caller>::with<std::string>>;
+
+/// Knows the status of every actor and what every build is doing; restarts nobody.
+using observatory_actor = caf::typed_actor<
+  /// From workers and their log relays.
+  reacts_to<atom::progress_atom, step_progress>,
+  /// Tell this graph of the progress of that inhash.
+  reacts_to<atom::follow_atom, inhash, graph_actor>,
+  /// The tree of this node.
+  replies_to<atom::tree_atom, caller, get_tree>::with<actor_tree>,
+  /// End an actor, so that an operator can rehearse. Role admin.
+  replies_to<atom::kill_atom, caller, kill_actor>::with<ledger::done>,
+  /// The history of attempts.
+  replies_to<atom::attempts_atom, caller, ledger::read_attempts>::with<ledger::attempt_rows>,
+  /// The locks that are held.
+  replies_to<atom::locks_atom, caller, ledger::held_locks>::with<ledger::lock_states>>;
+
+/// Accepts a request only after it is durable, and tells its clients how it goes.
+using gateway_actor = caf::typed_actor<
+  /// What this node is.
+  replies_to<atom::info_atom, caller, get_info>::with<node_info>,
+  /// What must be uploaded before these can be submitted. Role submitter.
+  replies_to<atom::missing_atom, caller, find_missing>::with<missing>,
+  /// Accept a request, durably (INV-6). Role submitter.
+  replies_to<atom::submit_atom, caller, submit_request>::with<accepted>,
+  /// Follow a request by long polls.
+  replies_to<atom::poll_atom, caller, poll_request>::with<request_progress>,
+  /// Which requests are there?
+  replies_to<atom::status_atom, caller, get_requests>::with<request_summaries>,
+  /// Cancel a request; its own client, or an admin.
+  replies_to<atom::cancel_atom, caller, cancel_request>::with<accepted>,
+  /// Where a log is.
+  replies_to<atom::log_atom, caller, find_log>::with<log_place>,
+  // INTERNAL: answer polls of requests that have no graph yet
+  reacts_to<atom::output_atom>,
+  // INTERNAL: requests whose client left
+  reacts_to<atom::tick_atom>>;
+
+} // namespace coppice
