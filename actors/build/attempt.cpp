@@ -1,0 +1,167 @@
+#include "actors/build/attempt.hpp"
+
+namespace coppice::actors {
+
+std::string_view attempt::to_string(stage s) {
+  switch (s) {
+    case stage::fetching: return "fetching inputs";
+    case stage::starting: return "starting";
+    case stage::building: return "building";
+    case stage::packing: return "packing";
+    case stage::keeping: return "registering";
+    case stage::storing: return "uploading";
+    case stage::committing: return "committing";
+    case stage::failing: return "reporting failure";
+    case stage::releasing: return "releasing";
+    case stage::reclaiming: return "reclaiming";
+    case stage::over: return "over";
+  }
+  return "?";
+}
+
+attempt::effects attempt::enter(stage s) {
+  stage_ = s;
+  lost_answer_ = false;
+  return order();
+}
+
+attempt::effects attempt::order() const {
+  switch (stage_) {
+    case stage::fetching: return {fetch{}};
+    case stage::starting: return {start{token_}};
+    case stage::building: return {run{}};
+    case stage::packing: return {pack{}};
+    case stage::keeping: return {keep{outputs_}};
+    case stage::storing: return {store{}};
+    case stage::committing: return {commit{token_, outputs_}};
+    case stage::failing: return {fail{token_, kind_, reason_, log_tail_}};
+    case stage::releasing: return {release{token_, kind_, reason_}};
+    case stage::reclaiming: return {reclaim{}};
+    case stage::over: return {end{}};
+  }
+  return {};
+}
+
+attempt::effects attempt::begin() { return enter(stage_); }
+
+attempt::effects attempt::on_fetched() { return stage_ == stage::fetching ? enter(stage::starting) : effects{}; }
+
+attempt::effects attempt::on_fetch_failed(const error& e) {
+  if (stage_ != stage::fetching) return {};
+  kind_ = failure::infra; // counted, so that an input that never comes ends the retries (INV-18)
+  reason_ = "cannot fetch the inputs: " + e.what;
+  return enter(stage::releasing);
+}
+
+attempt::effects attempt::on_token(fence mine) {
+  token_ = mine;
+  if (stage_ == stage::starting) return enter(stage::building);
+  if (stage_ == stage::reclaiming) return enter(stage::storing);
+  return {};
+}
+
+attempt::effects attempt::on_exited(const build_exit& e, std::string log_tail) {
+  if (stage_ != stage::building) return {};
+  if (killed_) return finish();
+  if (e.failure == failure::none) return enter(stage::packing);
+  kind_ = e.failure;
+  reason_ = e.reason;
+  log_tail_ = std::move(log_tail);
+  return enter(stage::failing);
+}
+
+attempt::effects attempt::on_packed(std::vector<realised_output> outputs) {
+  if (stage_ != stage::packing) return {};
+  outputs_ = std::move(outputs);
+  return enter(stage::keeping);
+}
+
+attempt::effects attempt::on_rejected(failure kind, std::string reason) {
+  if (stage_ != stage::packing && stage_ != stage::keeping && stage_ != stage::building) return {};
+  kind_ = kind;
+  reason_ = std::move(reason);
+  return enter(is_transient(kind) ? stage::releasing : stage::failing);
+}
+
+attempt::effects attempt::on_kept() {
+  if (stage_ != stage::keeping) return {};
+  auto out = enter(stage::storing);
+  slot_freed_ = true;
+  out.insert(out.begin(), free_slot{});
+  return out;
+}
+
+attempt::effects attempt::on_stored(std::vector<realised_output> outputs) {
+  if (stage_ != stage::storing) return {};
+  outputs_ = std::move(outputs);
+  return enter(stage::committing);
+}
+
+attempt::effects attempt::on_store_failed() {
+  if (stage_ != stage::storing || told_partial_) return {};
+  told_partial_ = true;
+  return {partial{token_}};
+}
+
+attempt::effects attempt::on_settled() {
+  switch (stage_) {
+    case stage::committing: committed_ = true; return finish();
+    case stage::failing:
+    case stage::releasing: return finish();
+    default: return {};
+  }
+}
+
+attempt::effects attempt::on_refused(const error& e) {
+  switch (e.code) {
+    case ec::stale:
+    case ec::session_over:
+    case ec::not_owner:
+    case ec::conflict:
+    case ec::invalid:
+    case ec::not_found:
+    case ec::ledger_regressed: return lose();
+    case ec::upload_again:
+      if (stage_ == stage::committing) return enter(stage::storing);
+      return lose();
+    default: lost_answer_ = true; return {};
+  }
+}
+
+attempt::effects attempt::lose() {
+  switch (stage_) {
+    case stage::storing:
+    case stage::committing: return enter(stage::reclaiming); // the output is in hand: it may still be wanted
+    case stage::over: return {};
+    default: return finish();
+  }
+}
+
+attempt::effects attempt::on_row(const ledger::lock_state& row) {
+  if (row.token <= token_ || stage_ == stage::over || stage_ == stage::starting || stage_ == stage::reclaiming) return {};
+  if (stage_ == stage::building) {
+    if (killed_) return {};
+    killed_ = true;
+    return {kill{failure::cancelled, "nobody wants it any more, or another machine took over"}};
+  }
+  if (stage_ == stage::storing || stage_ == stage::committing) return lose();
+  return finish();
+}
+
+attempt::effects attempt::on_tick() {
+  if (!lost_answer_) return {};
+  lost_answer_ = false;
+  return order();
+}
+
+attempt::effects attempt::finish() {
+  stage_ = stage::over;
+  effects out;
+  if (!slot_freed_) out.emplace_back(free_slot{});
+  slot_freed_ = true;
+  out.emplace_back(discard{committed_});
+  out.emplace_back(end{});
+  return out;
+}
+
+} // namespace coppice::actors

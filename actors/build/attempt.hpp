@@ -1,0 +1,122 @@
+#pragma once
+
+#include "messages/ledger.hpp"
+#include "messages/pipeline.hpp"
+
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace coppice::actors {
+
+/// One try at a job under one token, from the assignment to the commit. Decides what WORKER does next; each answer
+/// that is lost is asked for again (R2), so every stage can say its order twice.
+class attempt {
+public:
+  enum class stage : std::uint8_t {
+    fetching,   ///< inputs are made present
+    starting,   ///< T6: the worker's own token is asked for
+    building,   ///< the builder runs
+    packing,    ///< outputs are read once: hashes, references, compressed bytes
+    keeping,    ///< outputs are registered in the local store and journalled: from here on they are not lost (INV-12)
+    storing,    ///< blobs are put into the store, however often it takes
+    committing, ///< T11
+    failing,    ///< T12
+    releasing,  ///< T7
+    reclaiming, ///< T9: the token was lost with the output in hand
+    over
+  };
+  static std::string_view to_string(stage s);
+
+  struct fetch {};
+  struct start {
+    fence token;
+  };
+  struct run {};
+  /// End the builder; its exit is still told.
+  struct kill {
+    failure why;
+    std::string reason;
+  };
+  struct pack {};
+  struct keep {
+    std::vector<realised_output> outputs;
+  };
+  struct store {};
+  struct commit {
+    fence token;
+    std::vector<realised_output> outputs;
+  };
+  struct partial {
+    fence token;
+  };
+  struct fail {
+    fence token;
+    failure kind;
+    std::string reason, log_tail;
+  };
+  struct release {
+    fence token;
+    failure why;
+    std::string reason;
+  };
+  struct reclaim {};
+  /// The CPU slot is free from now on.
+  struct free_slot {};
+  /// Scratch, pins and the kept entry are not needed any more; nor are the outputs, unless they were committed.
+  struct discard {
+    bool committed;
+  };
+  /// The last one.
+  struct end {};
+  using effect =
+    std::variant<fetch, start, run, kill, pack, keep, store, commit, partial, fail, release, reclaim, free_slot, discard, end>;
+  using effects = std::vector<effect>;
+
+  /// A fresh assignment under the coordinator's token.
+  explicit attempt(fence coordinators) : token_(coordinators) {}
+  /// Outputs of an earlier process that the journal of kept outputs remembers.
+  attempt(fence last, std::vector<realised_output> kept)
+    : stage_(stage::reclaiming), token_(last), outputs_(std::move(kept)), slot_freed_(true) {}
+
+  effects begin();
+  effects on_fetched();
+  effects on_fetch_failed(const error& e);
+  /// An answer to start or reclaim.
+  effects on_token(fence mine);
+  effects on_exited(const build_exit& e, std::string log_tail);
+  effects on_packed(std::vector<realised_output> outputs);
+  /// The outputs break a rule, or cannot be read.
+  effects on_rejected(failure kind, std::string reason);
+  effects on_kept();
+  effects on_stored(std::vector<realised_output> outputs);
+  effects on_store_failed();
+  /// T7, T11 or T12 is done.
+  effects on_settled();
+  /// A transaction was refused, or its answer was lost; asks again at the next on_tick() if that may help.
+  effects on_refused(const error& e);
+  /// The row changed: a newer token means that this attempt counts no more (INV-9).
+  effects on_row(const ledger::lock_state& row);
+  /// Says the present order again if its answer was lost.
+  effects on_tick();
+
+  stage at() const { return stage_; }
+  fence token() const { return token_; }
+  const std::vector<realised_output>& outputs() const { return outputs_; }
+
+private:
+  effects enter(stage s);
+  effects order() const;
+  effects finish();
+  effects lose();
+
+  stage stage_ = stage::fetching;
+  fence token_;
+  std::vector<realised_output> outputs_;
+  failure kind_ = failure::none;
+  std::string reason_, log_tail_;
+  bool slot_freed_ = false, lost_answer_ = false, told_partial_ = false, killed_ = false, committed_ = false;
+};
+
+} // namespace coppice::actors

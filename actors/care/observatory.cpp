@@ -1,0 +1,66 @@
+#include "actors/care/observatory.hpp"
+
+#include "actors/ask.hpp"
+#include "runtime/log.hpp"
+
+namespace coppice::actors {
+
+observatory_state::observatory_state(rt::self<interface>* self, config c, ledger_actor ledger)
+  : self_(self), config_(std::move(c)), ledger_(std::move(ledger)) {}
+
+observatory_state::interface::behavior_type observatory_state::make_behavior() {
+  self_->set_down_handler([this](caf::scheduled_actor*, caf::down_msg& down) {
+    auto graph = caf::actor_cast<graph_actor>(caf::actor_cast<caf::strong_actor_ptr>(down.source));
+    for (auto f = followed_.begin(); f != followed_.end();) {
+      bool last = f->second.graphs.erase(graph) > 0 && f->second.graphs.empty();
+      f = last ? followed_.erase(f) : std::next(f);
+    }
+  });
+  return {
+    [this](atom::progress_atom, const step_progress& p) { on_progress(p); },
+    [this](atom::follow_atom, const inhash& key, const graph_actor& graph) {
+      if (followed_.size() >= config_.followed_max && !followed_.contains(key)) return;
+      auto& f = followed_[key];
+      if (f.graphs.insert(graph).second) self_->monitor(graph);
+      if (!f.last.phase.empty()) self_->send(graph, atom::progress_v, f.last);
+    },
+    [this](atom::tree_atom, const caller&, const get_tree&) -> caf::result<actor_tree> {
+      return actor_tree{config_.node, config_.directory->describe()};
+    },
+    [this](atom::kill_atom, const caller& who, const kill_actor& k) -> caf::result<ledger::done> {
+      rt::log::warn("OBSERVATORY", "actor killed by an operator path={} crash={} key={}", k.path, k.crash, who.name);
+      if (config_.directory->kill(k.path, k.crash ? rt::kill_mode::crash : rt::kill_mode::exit)) return ledger::done{};
+      return make_error(ec::not_found, "no actor serves at '" + k.path + "' now; see `coppice-admin tree`");
+    },
+    [this](atom::attempts_atom, const caller&, ledger::read_attempts& read) -> caf::result<ledger::attempt_rows> {
+      rt::reply<ledger::attempt_rows> out{self_};
+      transact<ledger::attempt_rows>(
+        self_, ledger_, std::move(read), [out](ledger::attempt_rows& x) { out.deliver(std::move(x)); },
+        [out](const error& e) { out.deliver(make_error(e)); });
+      return out;
+    },
+    [this](atom::locks_atom, const caller&, ledger::held_locks& read) -> caf::result<ledger::lock_states> {
+      rt::reply<ledger::lock_states> out{self_};
+      transact<ledger::lock_states>(
+        self_, ledger_, std::move(read), [out](ledger::lock_states& x) { out.deliver(std::move(x)); },
+        [out](const error& e) { out.deliver(make_error(e)); });
+      return out;
+    },
+  };
+}
+
+void observatory_state::on_progress(const step_progress& p) {
+  auto found = followed_.find(p.key);
+  if (found == followed_.end()) {
+    if (p.over || followed_.size() >= config_.followed_max) return;
+    followed_[p.key].last = p; // whoever follows later sees where it stands
+    return;
+  }
+  for (auto& graph : found->second.graphs) self_->send(graph, atom::progress_v, p);
+  if (p.over)
+    followed_.erase(found);
+  else
+    found->second.last = p;
+}
+
+} // namespace coppice::actors

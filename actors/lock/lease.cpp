@@ -1,0 +1,21 @@
+#include "actors/lock/lease.hpp"
+
+#include <algorithm>
+
+namespace coppice::actors {
+
+void lease::on_acknowledged(time_point sent) {
+  auto ttl = std::chrono::duration<double, std::milli>(times_.lease_ttl) * (1.0 - times_.rate_error);
+  auto until = sent + std::chrono::duration_cast<std::chrono::milliseconds>(ttl) - times_.guard;
+  deadline_ = std::max(deadline_, time_point{until});
+}
+
+std::vector<session_id> lease_table::expired(time_point now) {
+  std::vector<session_id> over;
+  for (auto& [id, heard] : heard_)
+    if (now - heard >= times_.lease_ttl) over.push_back(id);
+  for (auto& id : over) heard_.erase(id);
+  return over;
+}
+
+} // namespace coppice::actors

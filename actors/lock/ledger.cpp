@@ -1,0 +1,169 @@
+#include "actors/lock/ledger.hpp"
+
+#include "runtime/log.hpp"
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+namespace coppice::actors {
+
+/// The thread on which the backend lives. Transactions that arrive while one batch commits share the next (group
+/// commit); nobody is answered before run() returned.
+class ledger_thread {
+public:
+  struct request {
+    std::uint64_t id;
+    ledger::any_transaction body;
+  };
+  struct batch {
+    std::vector<std::pair<std::uint64_t, expected<ledger::any_answer>>> answers;
+    ledger::changed changes;
+    std::string broken; ///< the backend failed: nobody knows what of the batch is durable
+  };
+
+  ledger_thread(std::unique_ptr<store::ledger_backend> backend, const ledger_state::config& c, std::function<void()> wake)
+    : backend_(std::move(backend)), queue_max_(c.queue_max), batch_max_(c.batch_max), clock_(*c.clock),
+      wake_(std::move(wake)), thread_([this] { run(); }) {}
+
+  ~ledger_thread() {
+    {
+      std::lock_guard guard{mutex_};
+      stop_ = true;
+    }
+    ready_.notify_one();
+    thread_.join();
+  }
+
+  bool post(request r) {
+    std::lock_guard guard{mutex_};
+    if (queue_.size() >= queue_max_) return false;
+    queue_.push_back(std::move(r));
+    if (queue_.size() == 1) ready_.notify_one();
+    return true;
+  }
+
+  std::vector<batch> take() {
+    std::lock_guard guard{mutex_};
+    return std::exchange(finished_, {});
+  }
+
+private:
+  void run() {
+    for (;;) {
+      std::vector<std::uint64_t> ids;
+      std::vector<ledger::any_transaction> bodies;
+      {
+        std::unique_lock lock{mutex_};
+        ready_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+        if (stop_) return;
+        while (!queue_.empty() && ids.size() < batch_max_) {
+          ids.push_back(queue_.front().id);
+          bodies.push_back(std::move(queue_.front().body));
+          queue_.pop_front();
+        }
+      }
+      auto done = perform(ids, bodies);
+      bool broken = !done.broken.empty();
+      {
+        std::lock_guard guard{mutex_};
+        finished_.push_back(std::move(done));
+      }
+      wake_();
+      if (broken) return;
+    }
+  }
+
+  batch perform(const std::vector<std::uint64_t>& ids, const std::vector<ledger::any_transaction>& bodies) {
+    batch done;
+    auto wall = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.wall_now().time_since_epoch()).count();
+    try {
+      auto answers = backend_->run(bodies, wall, done.changes);
+      for (std::size_t i = 0; i < ids.size(); ++i) done.answers.emplace_back(ids[i], std::move(answers[i]));
+    } catch (const std::exception& e) {
+      done.changes = {};
+      done.broken = e.what();
+    }
+    return done;
+  }
+
+  std::unique_ptr<store::ledger_backend> backend_;
+  const std::size_t queue_max_, batch_max_;
+  const rt::clock& clock_;
+  std::function<void()> wake_;
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  std::deque<request> queue_;
+  std::vector<batch> finished_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+ledger_state::ledger_state(rt::self<interface>* self, config c, watchers w)
+  : self_(self), config_(std::move(c)), watchers_(std::move(w)), leases_(config_.leases) {
+  auto backend = config_.open();
+  for (auto& session : backend->sessions()) leases_.renew(session, config_.clock->now());
+  thread_ = std::make_unique<ledger_thread>(std::move(backend), config_,
+                                            [me = self_->incarnation()] { caf::anon_send(me, atom::done_v); });
+}
+
+ledger_state::~ledger_state() = default;
+
+ledger_state::interface::behavior_type ledger_state::make_behavior() {
+  self_->later(config_.leases.renew_interval, atom::tick_v);
+  return {
+    [this](atom::transact_atom, ledger::transaction& t) { return transact(t); },
+    [this](atom::done_atom) { on_finished(); },
+    [this](atom::tick_atom) {
+      expire_leases();
+      self_->later(config_.leases.renew_interval, atom::tick_v);
+    },
+  };
+}
+
+caf::result<ledger::answer> ledger_state::transact(ledger::transaction& t) {
+  rt::reply<ledger::answer> out{self_};
+  auto id = ++next_;
+  if (auto* k = std::get_if<ledger::keep_alive>(&t.body)) renewals_.emplace(id, k->session);
+  if (auto* o = std::get_if<ledger::open_session>(&t.body)) renewals_.emplace(id, o->session);
+  if (thread_->post({id, std::move(t.body)}))
+    open_.emplace(id, out);
+  else
+    out.fail(ec::overloaded, "the ledger has " + std::to_string(config_.queue_max) + " transactions waiting");
+  return out;
+}
+
+void ledger_state::on_finished() {
+  for (auto& batch : thread_->take()) {
+    if (!batch.broken.empty()) throw std::runtime_error("ledger: " + batch.broken);
+    for (auto& [id, answer] : batch.answers) {
+      if (auto renewed = renewals_.find(id); renewed != renewals_.end()) {
+        if (answer) leases_.renew(renewed->second, config_.clock->now());
+        renewals_.erase(renewed);
+      }
+      auto found = open_.find(id);
+      if (found == open_.end()) continue;
+      if (answer)
+        found->second.deliver(ledger::answer{std::move(*answer)});
+      else
+        found->second.deliver(make_error(answer.error()));
+      open_.erase(found);
+    }
+    auto& changes = batch.changes;
+    if (!changes.locks.empty()) self_->send(watchers_.locks, atom::changed_v, changes);
+    if (changes.outbox) self_->send(watchers_.publisher, atom::changed_v, changes);
+    if (!changes.requests.empty()) self_->send(watchers_.graphs, atom::changed_v, changes);
+  }
+}
+
+void ledger_state::expire_leases() {
+  for (auto& session : leases_.expired(config_.clock->now())) {
+    rt::log::warn("LEDGER", "session ended: not renewed in time session={}", session.to_string());
+    auto id = ++next_;
+    if (!thread_->post({id, ledger::expire{session}})) leases_.renew(session, config_.clock->now()); // next time
+  }
+}
+
+} // namespace coppice::actors

@@ -1,0 +1,59 @@
+#pragma once
+
+#include "actors/lock/lease.hpp"
+#include "messages/interfaces.hpp"
+#include "runtime/actor.hpp"
+#include "store/ledger.hpp"
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+namespace coppice::actors {
+
+class ledger_thread;
+
+/// Runs transactions on the durable ledger, in batches, and reports changes.
+/// Takes: transact. Sends: answers; changed to those who watch. Owns: the backend, behind one thread.
+/// Supervised by: LOCK_SUP, first of rest_for_one. An I/O error kills it: it never goes on with the same handle.
+class ledger_state {
+public:
+  using interface = ledger_actor;
+  static constexpr const char* name = "ledger";
+
+  struct watchers {
+    lock_manager_actor locks;
+    graph_keeper_actor graphs;
+    publisher_actor publisher;
+  };
+  struct config {
+    std::function<std::unique_ptr<store::ledger_backend>()> open; ///< called on the actor at each birth; may throw
+    lease_times leases;
+    const rt::clock* clock;
+    std::size_t queue_max = 65'536; ///< transactions that wait; further ones: overloaded
+    std::size_t batch_max = 1'024;  ///< transactions in one durable commit
+  };
+
+  ledger_state(rt::self<interface>* self, config c, watchers w);
+  ~ledger_state();
+  interface::behavior_type make_behavior();
+
+private:
+  friend class ledger_thread;
+  struct finished;
+  caf::result<ledger::answer> transact(ledger::transaction& t);
+  void on_finished();
+  void expire_leases();
+
+  rt::self<interface>* self_;
+  config config_;
+  watchers watchers_;
+  lease_table leases_;
+  std::map<std::uint64_t, rt::reply<ledger::answer>> open_;
+  std::map<std::uint64_t, session_id> renewals_;
+  std::uint64_t next_ = 0;
+  std::unique_ptr<ledger_thread> thread_;
+};
+
+} // namespace coppice::actors

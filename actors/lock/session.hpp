@@ -1,0 +1,41 @@
+#pragma once
+
+#include "actors/lock/lease.hpp"
+#include "messages/interfaces.hpp"
+#include "runtime/actor.hpp"
+
+#include <vector>
+
+namespace coppice::actors {
+
+/// Keeps this node's lease alive.
+/// Takes: get, tick. Sends: T1, T2 to LEDGER. Owns: the session's id and deadline (the ids are the process's: a
+/// restarted SESSION resumes the same session).
+/// Supervised by: LOCK_SUP, after LEDGER.
+class session_state {
+public:
+  using interface = session_actor;
+  static constexpr const char* name = "session";
+
+  struct config {
+    session_info me;
+    lease_times leases;
+    const rt::clock* clock;
+  };
+  session_state(rt::self<interface>* self, config c, ledger_actor ledger);
+  interface::behavior_type make_behavior();
+
+private:
+  void open();
+  void renew();
+  void tick();
+
+  rt::self<interface>* self_;
+  config config_;
+  ledger_actor ledger_;
+  lease lease_;
+  bool open_ = false;
+  std::vector<rt::reply<session_info>> waiting_;
+};
+
+} // namespace coppice::actors

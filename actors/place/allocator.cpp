@@ -1,0 +1,71 @@
+#include "actors/place/allocator.hpp"
+
+#include "runtime/log.hpp"
+
+namespace coppice::actors {
+
+allocator_state::allocator_state(rt::self<interface>* self, config c)
+  : self_(self), config_(std::move(c)), placement_(config_.limits) {}
+
+allocator_state::interface::behavior_type allocator_state::make_behavior() {
+  self_->later(config_.tick, atom::tick_v);
+  return {
+    [this](atom::place_atom, const job& j, const graph_actor& graph) -> caf::result<ledger::done> {
+      placement::effects out;
+      if (!placement_.add(j, config_.clock->now(), out))
+        return make_error(ec::overloaded,
+                          "the allocator has " + std::to_string(config_.limits.jobs_max) + " jobs waiting");
+      graphs_.insert_or_assign(j.key, graph);
+      perform(out);
+      return ledger::done{};
+    },
+    [this](atom::withdraw_atom, const withdraw& w) {
+      placement_.remove(w.key, w.token);
+      graphs_.erase(w.key);
+    },
+    [this](atom::offer_atom, const offer& o, const worker_pool_actor& pool) {
+      pools_.insert_or_assign(o.node, pool);
+      placement::effects out;
+      placement_.on_offer(o, config_.clock->now(), out);
+      perform(out);
+    },
+    [this](atom::tick_atom) {
+      placement::effects out;
+      placement_.tick(config_.clock->now(), out);
+      perform(out);
+      self_->later(config_.tick, atom::tick_v);
+    },
+  };
+}
+
+void allocator_state::perform(placement::effects& effects) {
+  for (auto& e : effects) {
+    if (auto* a = std::get_if<placement::assign>(&e)) assign(*a);
+    if (auto* u = std::get_if<placement::unplaceable>(&e))
+      if (auto graph = graphs_.find(u->key); graph != graphs_.end())
+        self_->send(graph->second, atom::waiting_v, waiting{u->key, u->why});
+  }
+  self_->doing(std::to_string(placement_.waiting()) + " jobs waiting, " + std::to_string(placement_.slots_free()) +
+               " slots free");
+}
+
+void allocator_state::assign(const placement::assign& a) {
+  auto key = a.job.key;
+  auto token = a.job.token;
+  auto node = a.node;
+  self_->call(pools_.at(node), atom::assign_v, a.job)
+    .then(
+      [this, key, token](ledger::done&) {
+        placement_.on_assigned(key, token);
+        graphs_.erase(key);
+      },
+      [this, key, token, node](caf::error& e) {
+        rt::log::debug("ALLOCATOR", "assignment refused node={} key={} error={}", node.value, key.to_string(),
+                       to_string(from_caf(e)));
+        placement::effects out;
+        placement_.on_refused(key, token, node, config_.clock->now(), out);
+        perform(out);
+      });
+}
+
+} // namespace coppice::actors

@@ -1,0 +1,39 @@
+#pragma once
+
+#include "actors/place/placement.hpp"
+#include "messages/interfaces.hpp"
+#include "runtime/actor.hpp"
+
+#include <map>
+
+namespace coppice::actors {
+
+/// Matches queued jobs with free, fitting slots.
+/// Takes: place, withdraw from GRAPHs; offer from WORKER_POOLs. Sends: assign to WORKER_POOLs, waiting to GRAPHs.
+/// Owns: the queue and the last offer of each machine (soft: graphs and pools repeat).
+/// Supervised by: COORD_SUP.
+class allocator_state {
+public:
+  using interface = allocator_actor;
+  static constexpr const char* name = "allocator";
+
+  struct config {
+    placement::options limits;
+    const rt::clock* clock;
+    std::chrono::milliseconds tick{1'000};
+  };
+  allocator_state(rt::self<interface>* self, config c);
+  interface::behavior_type make_behavior();
+
+private:
+  void perform(placement::effects& effects);
+  void assign(const placement::assign& a);
+
+  rt::self<interface>* self_;
+  config config_;
+  placement placement_;
+  std::map<node_id, worker_pool_actor> pools_;
+  std::map<inhash, graph_actor> graphs_; ///< whom to tell why a job waits
+};
+
+} // namespace coppice::actors

@@ -1,0 +1,361 @@
+#include "actors/plan/plan.hpp"
+
+#include <algorithm>
+
+namespace coppice::actors {
+
+using ledger::lock_state;
+using ledger::phase;
+
+plan::plan(std::vector<plan_node> nodes, std::vector<std::uint32_t> roots, options o)
+  : nodes_(std::move(nodes)), roots_(std::move(roots)), options_(o), steps_(nodes_.size()), dependants_(nodes_.size()),
+    heights_(nodes_.size(), 0) {
+  std::vector<std::uint32_t> above(nodes_.size(), 0), order;
+  for (std::uint32_t i = 0; i < nodes_.size(); ++i) {
+    jobs_[nodes_[i].key].nodes.push_back(i);
+    for (auto input : nodes_[i].inputs) dependants_[input].push_back(i);
+  }
+  for (std::uint32_t i = 0; i < nodes_.size(); ++i) {
+    above[i] = static_cast<std::uint32_t>(dependants_[i].size());
+    if (above[i] == 0) order.push_back(i);
+  }
+  for (std::size_t done = 0; done < order.size(); ++done)
+    for (auto input : nodes_[order[done]].inputs) {
+      heights_[input] = std::max(heights_[input], heights_[order[done]] + 1);
+      if (--above[input] == 0) order.push_back(input);
+    }
+}
+
+plan::effects plan::start() {
+  effects out;
+  std::vector<inhash> asks;
+  for (auto root : roots_)
+    if (steps_[root].at == life::unknown) ask_for(root, asks);
+  out.emplace_back(ask{std::move(asks)});
+  return out;
+}
+
+plan::effects plan::begin(const std::map<std::uint32_t, std::string>& impossible) {
+  effects out;
+  begun_ = true;
+  for (auto& [i, why] : impossible)
+    if (steps_[i].at == life::wanted)
+      fail_step(i, {nodes_[i].drv, nodes_[i].key, {}, failure::inputs_missing, why, {}}, out);
+  for (std::uint32_t i = 0; i < nodes_.size() && !over_; ++i)
+    if (steps_[i].at == life::wanted && steps_[i].waits == 0) get_ready(i, out);
+  check_over(out);
+  return out;
+}
+
+plan::effects plan::on_rows(const std::vector<lock_state>& rows) {
+  effects out;
+  std::vector<inhash> asks;
+  for (auto& row : rows) {
+    auto found = jobs_.find(row.key);
+    if (over_ || found == jobs_.end()) continue;
+    bool realised = row.phase == phase::realised && row.published;
+    if (realised) found->second.outputs = row.outputs;
+    for (auto i : found->second.nodes) {
+      switch (steps_[i].at) {
+        case life::asked: on_existence(i, row, asks, out); break;
+        case life::waiting:
+        case life::queued:
+        case life::building: on_awaited(i, row, out); break;
+        case life::wanted:
+        case life::ready:
+        case life::acquiring: // the answer to acquire decides, but what is there is there
+          if (realised) finish_step(i, out);
+          break;
+        case life::unknown:
+        case life::done:
+        case life::failed:
+        case life::not_attempted: break;
+      }
+    }
+  }
+  if (!asks.empty()) out.emplace_back(ask{std::move(asks)});
+  check_discovered(out);
+  check_over(out);
+  return out;
+}
+
+plan::effects plan::on_held(const lock_state& row) {
+  for (auto i : nodes_of(row.key))
+    if (steps_[i].at == life::acquiring) move(i, life::waiting);
+  return on_rows({row});
+}
+
+plan::effects plan::on_granted(const inhash& key, fence token) {
+  effects out;
+  for (auto i : nodes_of(key)) {
+    if (steps_[i].at != life::acquiring) continue;
+    move(i, life::queued);
+    steps_[i].token = token;
+    out.emplace_back(place{i, token});
+    return out;
+  }
+  // no longer wanted; a repeated grant of what is queued or building changes nothing
+  for (auto i : nodes_of(key))
+    if (steps_[i].at == life::queued || steps_[i].at == life::building) return out;
+  if (auto& nodes = nodes_of(key); !nodes.empty()) out.emplace_back(release{nodes.front(), token});
+  return out;
+}
+
+plan::effects plan::on_acquire_failed(const inhash& key) {
+  for (auto i : nodes_of(key))
+    if (steps_[i].at == life::acquiring) move(i, life::ready);
+  return {};
+}
+
+plan::effects plan::on_unplaceable(const inhash& key, const std::string& why) {
+  effects out;
+  for (auto i : nodes_of(key)) {
+    if (steps_[i].at != life::queued && steps_[i].at != life::waiting) continue;
+    if (steps_[i].at == life::queued) out.emplace_back(release{i, steps_[i].token});
+    fail_step(i, {nodes_[i].drv, key, {}, failure::unplaceable, why, {}}, out);
+  }
+  check_over(out);
+  return out;
+}
+
+plan::effects plan::stop() {
+  effects out;
+  end(request_state::cancelled, out);
+  return out;
+}
+
+plan::effects plan::repeat() {
+  effects out;
+  if (over_ || !begun_) return out;
+  for (std::uint32_t i = 0; i < nodes_.size() && !over_; ++i) {
+    if (steps_[i].at == life::ready) get_ready(i, out);
+    if (steps_[i].at == life::queued) out.emplace_back(place{i, steps_[i].token});
+  }
+  return out;
+}
+
+std::vector<inhash> plan::awaited() const {
+  std::vector<inhash> keys;
+  if (over_) return keys;
+  for (auto& [key, j] : jobs_)
+    if (std::any_of(j.nodes.begin(), j.nodes.end(), [&](auto i) {
+          auto at = steps_[i].at;
+          return at == life::asked || at == life::waiting || at == life::queued || at == life::building;
+        }))
+      keys.push_back(key);
+  return keys;
+}
+
+const std::vector<std::uint32_t>& plan::nodes_of(const inhash& key) const {
+  static const std::vector<std::uint32_t> none;
+  auto found = jobs_.find(key);
+  return found == jobs_.end() ? none : found->second.nodes;
+}
+
+const std::vector<realised_output>& plan::outputs(std::uint32_t i) const { return jobs_.at(nodes_[i].key).outputs; }
+
+step_state plan::state(std::uint32_t i) const {
+  auto& s = steps_[i];
+  switch (s.at) {
+    case life::unknown:
+    case life::asked:
+    case life::wanted: return step_state::planned;
+    case life::ready:
+    case life::acquiring:
+    case life::waiting:
+    case life::queued: return step_state::queued;
+    case life::building: return step_state::building;
+    case life::done: return s.was_wanted ? step_state::built : step_state::reused;
+    case life::failed: return step_state::failed;
+    case life::not_attempted: return step_state::not_attempted;
+  }
+  return step_state::planned;
+}
+
+void plan::on_existence(std::uint32_t i, const lock_state& row, std::vector<inhash>& asks, effects& out) {
+  --asking_;
+  if (row.phase != phase::realised) return want(i, asks);
+  ++counts_.total;
+  if (row.published) return finish_step(i, out);
+  steps_[i].was_wanted = true; // it only has to be published: none of its inputs matters
+  ++open_;
+  move(i, life::waiting);
+}
+
+void plan::want(std::uint32_t i, std::vector<inhash>& asks) {
+  ++counts_.total;
+  ++open_;
+  steps_[i].was_wanted = true;
+  move(i, life::wanted);
+  for (auto input : nodes_[i].inputs) {
+    if (steps_[input].at != life::done) ++steps_[i].waits;
+    if (steps_[input].at == life::unknown) ask_for(input, asks);
+  }
+}
+
+void plan::ask_for(std::uint32_t i, std::vector<inhash>& asks) {
+  move(i, life::asked);
+  ++asking_;
+  asks.push_back(nodes_[i].key);
+}
+
+void plan::on_awaited(std::uint32_t i, const lock_state& row, effects& out) {
+  auto& s = steps_[i];
+  if (row.token < s.token) return; // late news
+  if (row.phase == phase::realised) {
+    if (row.published) return finish_step(i, out);
+    return move(i, life::waiting);
+  }
+  if (row.failed && row.failed->after >= options_.request_number)
+    return fail_step(i, {nodes_[i].drv, row.key, row.failed->token, row.failed->failure, row.failed->reason,
+                         row.failed->log_tail}, out);
+  switch (row.phase) {
+    case phase::free:
+      s.told_building = false;
+      move(i, life::ready);
+      if (begun_) get_ready(i, out);
+      break;
+    case phase::queued:
+      if (s.at != life::queued || row.token != s.token) move(i, life::waiting);
+      break;
+    case phase::building:
+    case phase::partial: {
+      bool news = !s.told_building || s.token != row.token || row.phase == phase::partial;
+      move(i, life::building);
+      s.token = row.token;
+      s.told_building = true;
+      if (!news) break;
+      auto e = event_of(i);
+      e.node = row.node;
+      if (row.phase == phase::partial) e.state = step_state::partial;
+      out.emplace_back(tell{std::move(e)});
+      break;
+    }
+    case phase::realised: break;
+  }
+}
+
+void plan::get_ready(std::uint32_t i, effects& out) {
+  move(i, life::ready);
+  if (!nodes_[i].refused.empty())
+    return fail_step(i, {nodes_[i].drv, nodes_[i].key, {}, failure::unsupported, nodes_[i].refused, {}}, out);
+  if (busy(jobs_.at(nodes_[i].key))) return move(i, life::waiting);
+  move(i, life::acquiring);
+  out.emplace_back(acquire{i});
+}
+
+bool plan::busy(const job& j) const {
+  return std::any_of(j.nodes.begin(), j.nodes.end(), [&](auto i) {
+    auto at = steps_[i].at;
+    return at == life::acquiring || at == life::queued || at == life::building;
+  });
+}
+
+void plan::finish_step(std::uint32_t i, effects& out) {
+  bool wanted = steps_[i].was_wanted;
+  if (wanted) --open_;
+  move(i, life::done);
+  if (wanted) out.emplace_back(tell{event_of(i)});
+  for (auto d : dependants_[i])
+    if (steps_[d].was_wanted && steps_[d].waits > 0 && --steps_[d].waits == 0 && begun_ && !over_ &&
+        steps_[d].at == life::wanted)
+      get_ready(d, out);
+}
+
+void plan::fail_step(std::uint32_t i, failed_step why, effects& out) {
+  --open_;
+  any_failed_ = true;
+  steps_[i].kind = why.failure;
+  move(i, life::failed);
+  auto e = event_of(i);
+  e.token = why.token;
+  e.failure = why.failure;
+  e.text = why.reason;
+  e.log_tail = why.log_tail;
+  out.emplace_back(tell{std::move(e)});
+  if (failures_.size() < failures_told_max) failures_.push_back(std::move(why));
+  abandon_dependants(i, out);
+}
+
+void plan::abandon_dependants(std::uint32_t i, effects& out) {
+  std::vector<std::uint32_t> todo{i};
+  while (!todo.empty()) {
+    auto from = todo.back();
+    todo.pop_back();
+    for (auto d : dependants_[from]) {
+      if (steps_[d].at != life::wanted) continue;
+      --open_;
+      steps_[d].kind = failure::dependency_failed;
+      move(d, life::not_attempted);
+      auto e = event_of(d);
+      e.failure = failure::dependency_failed;
+      e.text = nodes_[i].drv.to_string() + " failed";
+      out.emplace_back(tell{std::move(e)});
+      todo.push_back(d);
+    }
+  }
+}
+
+void plan::check_discovered(effects& out) {
+  if (!discovering_ || asking_ > 0 || over_) return;
+  discovering_ = false;
+  discovered d;
+  for (std::uint32_t i = 0; i < nodes_.size(); ++i)
+    if (steps_[i].at == life::wanted) d.wanted.push_back(i);
+  if (!d.wanted.empty() || open_ > 0) out.emplace_back(std::move(d));
+}
+
+void plan::check_over(effects& out) {
+  if (over_ || discovering_) return;
+  if (std::all_of(roots_.begin(), roots_.end(), [&](auto r) { return steps_[r].at == life::done; }))
+    return end(request_state::succeeded, out);
+  if (any_failed_ && (!options_.keep_going || open_ == 0)) end(request_state::failed, out);
+}
+
+void plan::end(request_state state, effects& out) {
+  if (over_) return;
+  over_ = true;
+  for (std::uint32_t i = 0; i < nodes_.size(); ++i) {
+    auto& s = steps_[i];
+    if (s.at == life::queued) out.emplace_back(release{i, s.token});
+    if (s.at == life::unknown || s.at == life::asked || s.at >= life::done) continue;
+    s.kind = state == request_state::cancelled ? failure::cancelled : failure::dependency_failed;
+    move(i, life::not_attempted);
+  }
+  out.emplace_back(over{state});
+}
+
+void plan::move(std::uint32_t i, life to) {
+  auto& s = steps_[i];
+  if (auto* count = count_of(s.at, s.was_wanted)) --*count;
+  s.at = to;
+  if (auto* count = count_of(s.at, s.was_wanted)) ++*count;
+}
+
+std::uint64_t* plan::count_of(life l, bool was_wanted) {
+  switch (l) {
+    case life::unknown:
+    case life::asked: return nullptr;
+    case life::wanted: return &counts_.planned;
+    case life::ready:
+    case life::acquiring:
+    case life::waiting:
+    case life::queued: return &counts_.queued;
+    case life::building: return &counts_.building;
+    case life::done: return was_wanted ? &counts_.built : &counts_.reused;
+    case life::failed: return &counts_.failed;
+    case life::not_attempted: return &counts_.not_attempted;
+  }
+  return nullptr;
+}
+
+step_event plan::event_of(std::uint32_t i) const {
+  step_event e;
+  e.drv = nodes_[i].drv;
+  e.key = nodes_[i].key;
+  e.state = state(i);
+  e.token = steps_[i].token;
+  return e;
+}
+
+} // namespace coppice::actors

@@ -1,0 +1,174 @@
+#pragma once
+
+#include "messages/client.hpp"
+#include "messages/ledger.hpp"
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace coppice::actors {
+
+/// A derivation of the closure, as the plan sees it.
+struct plan_node {
+  nix::store_path drv;
+  inhash key;
+  std::vector<std::uint32_t> inputs; ///< indices of its input derivations
+  std::string refused;               ///< why it can never be built here; empty if it can
+};
+
+struct plan_root {
+  std::uint32_t node = 0;
+};
+
+/// The state of one request's build graph: what is there, what must be built, what may start now. Decides; neither
+/// asks nor acts: events in, effects out, and every fact it acts on is a row of the ledger. Events may be repeated
+/// and may come late (INV-10).
+///
+/// A node's life: unknown → asked → reused, or wanted → (inputs done) ready → acquiring → queued → building → built,
+/// or failed, or not_attempted. Nodes with one inhash share one job.
+class plan {
+public:
+  /// Are these inhashes realised? Answer by on_rows().
+  struct ask {
+    std::vector<inhash> keys;
+  };
+  /// Everything that must be built is known: these nodes. Answer by begin().
+  struct discovered {
+    std::vector<std::uint32_t> wanted;
+  };
+  /// T5 for this node's inhash. Answer by on_granted(), on_held() or on_acquire_failed().
+  struct acquire {
+    std::uint32_t node;
+  };
+  /// The lock is ours: find a worker.
+  struct place {
+    std::uint32_t node;
+    fence token;
+  };
+  /// The lock is ours and no longer needed: withdraw and T7.
+  struct release {
+    std::uint32_t node;
+    fence token;
+  };
+  /// Something to tell the client; `seq` is filled in by whoever keeps the events.
+  struct tell {
+    step_event event;
+  };
+  /// The request is over; only releases of locks that are granted late may follow.
+  struct over {
+    request_state state;
+  };
+  using effect = std::variant<ask, discovered, acquire, place, release, tell, over>;
+  using effects = std::vector<effect>;
+
+  struct options {
+    bool keep_going = false;
+    std::uint64_t request_number = 0; ///< older failures than this request do not count against it
+  };
+
+  /// `nodes` form no cycle (store::unpack_closure has seen to that).
+  plan(std::vector<plan_node> nodes, std::vector<std::uint32_t> roots, options o);
+
+  /// Begins the discovery from the roots.
+  effects start();
+  /// The wanted nodes may be built now, except these (by node, with the reason): their sources are nowhere.
+  effects begin(const std::map<std::uint32_t, std::string>& impossible = {});
+
+  /// Rows as the ledger has them: the answer to `ask`, or news from a watch.
+  effects on_rows(const std::vector<ledger::lock_state>& rows);
+  /// T5 was not granted: the row says why.
+  effects on_held(const ledger::lock_state& row);
+  /// T5 was granted.
+  effects on_granted(const inhash& key, fence token);
+  /// T5 was not answered; it will be asked again by the next repeat().
+  effects on_acquire_failed(const inhash& key);
+  /// No machine can ever take it; `why` says so.
+  effects on_unplaceable(const inhash& key, const std::string& why);
+  /// The request ended elsewhere (cancelled, say): lets go of what is held.
+  effects stop();
+  /// Asks again for what should have happened by now: un-answered acquires, placements of what is still queued.
+  effects repeat();
+
+  /// Inhashes whose rows matter now: asked, queued, building.
+  std::vector<inhash> awaited() const;
+  const step_counts& counts() const { return counts_; }
+  bool is_over() const { return over_; }
+  std::uint64_t built() const { return counts_.built; }
+  std::uint64_t reused() const { return counts_.reused; }
+
+  const plan_node& node(std::uint32_t i) const { return nodes_[i]; }
+  const std::vector<std::uint32_t>& roots() const { return roots_; }
+  /// The nodes that share this inhash.
+  const std::vector<std::uint32_t>& nodes_of(const inhash& key) const;
+  /// Steps above this one on the longest way to a root: the more, the more urgent.
+  std::uint32_t critical_path(std::uint32_t i) const { return heights_[i]; }
+  step_state state(std::uint32_t i) const;
+  failure failure_of(std::uint32_t i) const { return steps_[i].kind; }
+  /// The realised outputs of a finished node.
+  const std::vector<realised_output>& outputs(std::uint32_t i) const;
+  /// Steps that failed by themselves, in the order they did, at most failures_told_max.
+  const std::vector<failed_step>& failures() const { return failures_; }
+
+private:
+  enum class life : std::uint8_t {
+    unknown,       ///< nobody asked for it yet
+    asked,         ///< existence is being asked
+    wanted,        ///< not there: must be built, waits for inputs
+    ready,         ///< every input is there
+    acquiring,     ///< T5 is on its way
+    waiting,       ///< somebody else holds the lock, or it is realised and not yet published
+    queued,        ///< ours, looks for a worker
+    building,      ///< a worker has it
+    done,          ///< realised and published
+    failed,        ///< by itself
+    not_attempted, ///< an input failed
+  };
+  struct step {
+    life at = life::unknown;
+    std::uint32_t waits = 0; ///< inputs not done
+    bool was_wanted = false;
+    bool told_building = false;
+    failure kind = failure::none;
+    fence token;
+  };
+  struct job {
+    std::vector<std::uint32_t> nodes;
+    std::vector<realised_output> outputs;
+  };
+
+  void on_existence(std::uint32_t i, const ledger::lock_state& row, std::vector<inhash>& asks, effects& out);
+  void on_awaited(std::uint32_t i, const ledger::lock_state& row, effects& out);
+  void want(std::uint32_t i, std::vector<inhash>& asks);
+  void ask_for(std::uint32_t i, std::vector<inhash>& asks);
+  void get_ready(std::uint32_t i, effects& out);
+  void finish_step(std::uint32_t i, effects& out);
+  void fail_step(std::uint32_t i, failed_step why, effects& out);
+  void abandon_dependants(std::uint32_t i, effects& out);
+  void move(std::uint32_t i, life to);
+  void end(request_state state, effects& out);
+  void check_discovered(effects& out);
+  void check_over(effects& out);
+  step_event event_of(std::uint32_t i) const;
+  bool busy(const job& j) const;
+  std::uint64_t* count_of(life l, bool was_wanted);
+
+  std::vector<plan_node> nodes_;
+  std::vector<std::uint32_t> roots_;
+  options options_;
+  std::vector<step> steps_;
+  std::vector<std::vector<std::uint32_t>> dependants_;
+  std::vector<std::uint32_t> heights_;
+  std::map<inhash, job> jobs_;
+  std::size_t asking_ = 0; ///< nodes whose existence is being asked
+  bool discovering_ = true, begun_ = false, over_ = false, any_failed_ = false;
+  std::size_t open_ = 0; ///< nodes that are wanted and not at their end
+  step_counts counts_;
+  std::vector<failed_step> failures_;
+};
+
+} // namespace coppice::actors

@@ -1,0 +1,379 @@
+#include "actors/plan/plan.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <random>
+#include <set>
+#include <sstream>
+
+using namespace coppice;
+using namespace coppice::actors;
+using ledger::lock_state;
+using ledger::phase;
+
+namespace {
+
+inhash key_of(const std::string& name) {
+  inhash k;
+  for (std::size_t i = 0; i < name.size() && i < 32; ++i) k.bytes[i] = static_cast<std::uint8_t>(name[i]);
+  return k;
+}
+
+nix::store_path drv_of(const std::string& name) {
+  return *nix::store_path::from_base_name("00000000000000000000000000000000-" + name + ".drv");
+}
+
+/// A graph in words: "app <- lib, cc; lib <- cc". The first name is the root unless others are given; "fetch2=fetch"
+/// names a node that shares the inhash of another.
+struct graph {
+  std::vector<plan_node> nodes;
+  std::map<std::string, std::uint32_t> index;
+
+  std::uint32_t node(const std::string& word) {
+    auto name = word.substr(0, word.find('='));
+    auto key = word.find('=') == std::string::npos ? name : word.substr(word.find('=') + 1);
+    auto [it, fresh] = index.emplace(name, static_cast<std::uint32_t>(nodes.size()));
+    if (fresh) nodes.push_back({drv_of(name), key_of(key), {}, {}});
+    return it->second;
+  }
+  explicit graph(const std::string& text) {
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line, ';');) {
+      std::replace(line.begin(), line.end(), ',', ' ');
+      std::istringstream words(line);
+      std::string head, arrow, input;
+      words >> head >> arrow;
+      auto h = node(head);
+      while (words >> input) {
+        auto i = node(input);
+        nodes[h].inputs.push_back(i);
+      }
+    }
+  }
+};
+
+/// Plays ledger, lock manager and workers for one plan, and writes down what it effects.
+struct farm {
+  graph g;
+  plan p;
+  std::map<inhash, lock_state> rows;
+  std::vector<std::string> acquired, placed, released;
+  std::map<std::string, step_event> told;
+  std::optional<request_state> over;
+  std::uint64_t tokens = 0, number;
+  bool discovered = false;
+
+  farm(const std::string& text, bool keep_going = false, std::vector<std::string> roots = {}, std::uint64_t request_number = 5)
+    : g(text), p(g.nodes, root_indices(roots), plan::options{keep_going, request_number}), number(request_number) {}
+  std::vector<std::uint32_t> root_indices(const std::vector<std::string>& names) {
+    if (names.empty()) return {0};
+    std::vector<std::uint32_t> r;
+    for (auto& n : names) r.push_back(g.index.at(n));
+    return r;
+  }
+  std::string name(std::uint32_t i) {
+    auto n = std::string(g.nodes[i].drv.name());
+    return n.substr(0, n.size() - 4);
+  }
+  lock_state& row(const std::string& n) {
+    auto& r = rows[key_of(n)];
+    r.key = key_of(n);
+    return r;
+  }
+  farm& there(const std::string& n) {
+    auto& r = row(n);
+    r.phase = phase::realised;
+    r.published = true;
+    r.outputs = {realised_output{}};
+    return *this;
+  }
+  void run(plan::effects effects) {
+    for (auto& e : effects) {
+      if (auto* a = std::get_if<plan::ask>(&e)) {
+        std::vector<lock_state> answer;
+        for (auto& k : a->keys) {
+          rows[k].key = k;
+          answer.push_back(rows[k]);
+        }
+        run(p.on_rows(answer));
+      } else if (std::get_if<plan::discovered>(&e)) {
+        discovered = true;
+        run(p.begin());
+      } else if (auto* q = std::get_if<plan::acquire>(&e)) {
+        acquired.push_back(name(q->node));
+        auto& r = rows[g.nodes[q->node].key];
+        if (r.phase == phase::free && !(r.failed && r.failed->after >= number)) {
+          r.phase = phase::queued;
+          r.token = {++tokens};
+          run(p.on_granted(r.key, r.token));
+        } else {
+          run(p.on_held(r));
+        }
+      } else if (auto* w = std::get_if<plan::place>(&e)) {
+        placed.push_back(name(w->node));
+      } else if (auto* l = std::get_if<plan::release>(&e)) {
+        released.push_back(name(l->node));
+      } else if (auto* t = std::get_if<plan::tell>(&e)) {
+        auto n = std::string(t->event.drv.name());
+        told[n.substr(0, n.size() - 4)] = t->event;
+      } else if (auto* o = std::get_if<plan::over>(&e)) {
+        REQUIRE_FALSE(over);
+        over = o->state;
+      }
+    }
+  }
+  farm& start() {
+    run(p.start());
+    return *this;
+  }
+  void building(const std::string& n) {
+    auto& r = row(n);
+    r.phase = phase::building;
+    r.token = {++tokens};
+    run(p.on_rows({r}));
+  }
+  void built(const std::string& n) {
+    building(n);
+    auto& r = row(n);
+    r.phase = phase::realised;
+    r.outputs = {realised_output{}};
+    run(p.on_rows({r}));
+    r.published = true;
+    run(p.on_rows({r}));
+  }
+  void fails(const std::string& n) {
+    building(n);
+    auto& r = row(n);
+    r.phase = phase::free;
+    r.failed = ledger::failure_record{failure::build_failed, r.token, 5, "exit code 1", "boom"};
+    run(p.on_rows({r}));
+  }
+  step_state state(const std::string& n) { return p.state(g.index.at(n)); }
+};
+
+using names = std::vector<std::string>;
+
+} // namespace
+
+TEST_CASE("what exists is not planned, nor is anything below it") {
+  farm f("app <- lib, cc; lib <- cc; cc <- seed");
+  f.there("app").start();
+  CHECK(f.over == request_state::succeeded);
+  CHECK(f.acquired.empty());
+  CHECK(f.p.counts().reused == 1);
+  CHECK(f.p.counts().total == 1);
+}
+
+TEST_CASE("a step starts when all its inputs are there, not before") {
+  farm f("app <- lib, cc; lib <- cc");
+  f.start();
+  CHECK(f.placed == names{"cc"});
+  f.built("cc");
+  CHECK(f.placed == names{"cc", "lib"});
+  f.built("lib");
+  CHECK(f.placed == names{"cc", "lib", "app"});
+  CHECK_FALSE(f.over);
+  f.built("app");
+  CHECK(f.over == request_state::succeeded);
+  CHECK(f.p.counts().built == 3);
+}
+
+TEST_CASE("both sides of a diamond may run at once, and the shared input is built once") {
+  farm f("top <- left, right; left <- bottom; right <- bottom");
+  f.start();
+  f.built("bottom");
+  CHECK(f.placed == names{"bottom", "left", "right"});
+  f.built("right");
+  CHECK(f.placed.size() == 3);
+  f.built("left");
+  CHECK(f.placed.back() == "top");
+}
+
+TEST_CASE("a realised input that is not published yet is waited for, not rebuilt") {
+  farm f("app <- lib");
+  f.row("lib").phase = phase::realised;
+  f.start();
+  CHECK(f.acquired.empty());
+  f.row("lib").published = true;
+  f.run(f.p.on_rows({f.row("lib")}));
+  CHECK(f.placed == names{"app"});
+}
+
+TEST_CASE("a failure ends the request, and its dependants are not attempted") {
+  farm f("all <- app, other; app <- lib; lib; other");
+  f.start();
+  CHECK(f.placed == names{"other", "lib"});
+  f.fails("lib");
+  CHECK(f.over == request_state::failed);
+  CHECK(f.state("lib") == step_state::failed);
+  CHECK(f.state("app") == step_state::not_attempted);
+  CHECK(f.p.failures().size() == 1);
+  CHECK(f.p.failures()[0].log_tail == "boom");
+  CHECK(f.released == names{"other"});
+}
+
+TEST_CASE("with keep_going a failure ends only what depends on it") {
+  farm f("all <- app, other; app <- lib; lib; other", true);
+  f.start();
+  f.fails("lib");
+  CHECK_FALSE(f.over);
+  CHECK(f.told.at("app").failure == failure::dependency_failed);
+  f.built("other");
+  CHECK(f.over == request_state::failed);
+  CHECK(f.p.counts().built == 1);
+  CHECK(f.p.counts().failed == 1);
+  CHECK(f.p.counts().not_attempted == 2);
+}
+
+TEST_CASE("a failure older than the request does not count against it") {
+  farm f("app", false, {}, 6);
+  f.row("app").failed = ledger::failure_record{failure::build_failed, {1}, 5, "old", ""};
+  f.start();
+  CHECK(f.acquired == names{"app"});
+  CHECK_FALSE(f.over);
+}
+
+TEST_CASE("a lock held by another is waited for, and acquired when it falls free") {
+  farm g("app");
+  g.row("app").phase = phase::building;
+  g.row("app").token = {7};
+  g.start();
+  CHECK(g.acquired == names{"app"});
+  CHECK(g.placed.empty());
+  CHECK(g.state("app") == step_state::building);
+  g.row("app").phase = phase::free;
+  g.run(g.p.on_rows({g.row("app")}));
+  CHECK(g.acquired == names{"app", "app"});
+}
+
+TEST_CASE("a worker that died gives the step back, and it is placed again") {
+  farm f("app");
+  f.start();
+  f.building("app");
+  f.row("app").phase = phase::free;
+  f.run(f.p.on_rows({f.row("app")}));
+  CHECK(f.placed == names{"app", "app"});
+  f.built("app");
+  CHECK(f.over == request_state::succeeded);
+}
+
+TEST_CASE("late news of an older token changes nothing") {
+  farm f("app");
+  f.start();
+  f.building("app");
+  auto old = f.row("app");
+  old.token = {1};
+  old.phase = phase::free;
+  f.run(f.p.on_rows({old}));
+  CHECK(f.placed == names{"app"});
+  CHECK(f.state("app") == step_state::building);
+}
+
+TEST_CASE("two derivations with one inhash share one job") {
+  farm f("all <- a, b=a; a");
+  f.start();
+  CHECK(f.placed.size() == 1);
+  f.built("a");
+  CHECK(f.placed == names{"a", "all"});
+}
+
+TEST_CASE("two derivations with one inhash: when the worker dies one of them tries again") {
+  farm f("all <- a, b=a; a");
+  f.start();
+  f.building("a");
+  f.row("a").phase = phase::free;
+  f.run(f.p.on_rows({f.row("a")}));
+  CHECK(f.placed.size() == 2);
+  f.built("a");
+  f.built("all");
+  CHECK(f.over == request_state::succeeded);
+}
+
+TEST_CASE("what no machine can take fails at once, with the reason, and gives its lock back") {
+  farm f("all <- app, other", true);
+  f.start();
+  f.run(f.p.on_unplaceable(key_of("app"), "no machine has system 'riscv64-linux'"));
+  CHECK(f.told.at("app").failure == failure::unplaceable);
+  CHECK(f.released == names{"app"});
+  f.built("other");
+  CHECK(f.over == request_state::failed);
+}
+
+TEST_CASE("a lock that is granted after the end is given back") {
+  graph g("all <- a, b; a; b");
+  plan p(g.nodes, {0}, {});
+  auto rows = [&](phase ph) {
+    std::vector<lock_state> r;
+    for (auto& n : g.nodes) {
+      r.emplace_back();
+      r.back().key = n.key;
+      r.back().phase = ph;
+    }
+    return r;
+  };
+  p.start();
+  p.on_rows(rows(phase::free));
+  p.begin();
+  p.on_granted(key_of("a"), {1});
+  p.stop();
+  auto late = p.on_granted(key_of("b"), {2});
+  REQUIRE(late.size() == 1);
+  CHECK(std::get<plan::release>(late[0]).token == fence{2});
+}
+
+TEST_CASE("a refused derivation fails without a lock") {
+  graph g("app <- weird");
+  g.nodes[g.index.at("weird")].refused = "floating content-addressed outputs are not supported";
+  plan p(g.nodes, {0}, {});
+  p.start();
+  std::vector<lock_state> rows(2);
+  rows[0].key = key_of("app");
+  rows[1].key = key_of("weird");
+  p.on_rows(rows);
+  auto out = p.begin();
+  CHECK(p.is_over());
+  CHECK(p.failures()[0].failure == failure::unsupported);
+}
+
+TEST_CASE("the longest way to a root is the critical path") {
+  graph g("top <- a, z; a <- b; b <- z");
+  plan p(g.nodes, {0}, {});
+  CHECK(p.critical_path(g.index.at("top")) == 0);
+  CHECK(p.critical_path(g.index.at("z")) == 3);
+}
+
+TEST_CASE("whatever order news come in, and however often, every wanted step is built once and the request ends") {
+  auto seed = std::random_device{}();
+  CAPTURE(seed);
+  std::mt19937 rng(seed);
+  for (int round = 0; round < 200; ++round) {
+    std::string text = "n0";
+    for (int i = 1; i < 30; ++i) {
+      // each node is wanted by some earlier one
+      text += "; n" + std::to_string(rng() % static_cast<unsigned>(i)) + " <- n" + std::to_string(i);
+    }
+    farm f(text, rng() % 2 == 0);
+    for (int i = 1; i < 30; ++i)
+      if (rng() % 5 == 0) f.there("n" + std::to_string(i));
+    f.start();
+    std::map<std::string, int> builds;
+    for (int steps = 0; !f.over && steps < 2000; ++steps) {
+      std::set<std::string> can;
+      for (auto& n : f.placed)
+        if (f.state(n) == step_state::queued) can.insert(n);
+      if (can.empty()) break;
+      auto n = *std::next(can.begin(), static_cast<std::ptrdiff_t>(rng() % can.size()));
+      ++builds[n];
+      f.built(n);
+      for (auto& [k, r] : f.rows)
+        if (rng() % 3 == 0) f.run(f.p.on_rows({r})); // repeated news
+      if (rng() % 10 == 0) f.run(f.p.repeat());
+    }
+    CHECK(f.over == request_state::succeeded);
+    for (auto& [n, count] : builds) CHECK(count == 1);
+    auto& c = f.p.counts();
+    CHECK(c.planned + c.queued + c.building == 0);
+    CHECK(c.total == c.built + c.reused);
+  }
+}
