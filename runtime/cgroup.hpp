@@ -1,0 +1,71 @@
+#pragma once
+
+#include "messages/errors.hpp"
+#include "runtime/fd.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+/// Control groups where the machine lets us have them: v2 (cgroup.kill) and the v1 hierarchies `pids` and `memory`.
+/// Without any, builds still die by their pid namespace (INV-11); only the limits below are then not kept.
+namespace coppice::rt {
+
+/// What one build may use at most; zero means no limit.
+struct cgroup_limits {
+  std::int64_t memory_bytes_max = 0;
+  std::int64_t pids_max = 0;
+};
+
+/// What a group used, as far as the machine counts it.
+struct cgroup_usage {
+  std::int64_t memory_peak_bytes = 0;
+  bool oom = false;          ///< the memory limit killed something
+  bool pids_reached = false; ///< a process could not be started for the limit
+};
+
+/// One build's group: a directory in each hierarchy. Killed when destroyed, and removed if that is at once possible.
+class cgroup {
+public:
+  explicit cgroup(std::vector<std::string> dirs, std::vector<unique_fd> procs);
+  ~cgroup();
+  cgroup(const cgroup&) = delete;
+  cgroup& operator=(const cgroup&) = delete;
+
+  /// Open `cgroup.procs` files: a process that writes "0" to all of them is in the group.
+  const std::vector<unique_fd>& procs() const { return procs_; }
+  /// Kills every process in it; those that start meanwhile too. Takes microseconds; they may need longer to be gone.
+  void kill() const;
+  /// Kills, waits at most `wait` until nothing is left, and removes the group. Blocks.
+  expected<void> remove(std::chrono::milliseconds wait) const;
+  /// What it used so far.
+  cgroup_usage usage() const;
+
+private:
+  std::vector<std::string> dirs_;
+  std::vector<unique_fd> procs_;
+};
+
+/// Our part of the machine's hierarchies: a directory `coppice-<name>` in each that is writable.
+class cgroup_root {
+public:
+  /// Finds the hierarchies this process may use, below the group it is in. None is not an error: then make() gives
+  /// null. `name` is one path component that identifies the state directory.
+  explicit cgroup_root(const std::string& name);
+  /// The same with these hierarchies' directories, which need not be control groups; for tests.
+  cgroup_root(const std::string& name, const std::vector<std::string>& hierarchies);
+
+  bool usable() const { return !dirs_.empty(); }
+  /// Kills whatever an earlier process left in our groups, waits until they are empty and removes them (INV-11).
+  /// `unavailable` if something does not die within `wait`. Call it before the first make().
+  expected<void> sweep(std::chrono::milliseconds wait = std::chrono::seconds{5}) const;
+  /// A new group of that name (one path component); null if there is no hierarchy.
+  expected<std::shared_ptr<cgroup>> make(const std::string& name, const cgroup_limits& limits) const;
+
+private:
+  std::vector<std::string> dirs_;
+};
+
+} // namespace coppice::rt

@@ -1,0 +1,91 @@
+#pragma once
+
+#include "runtime/curve.hpp"
+#include "runtime/reply_port.hpp"
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+/// All sessions of a node with its clients: who they are, what they may, what they are sent. Knows no sockets.
+namespace coppice::rt {
+
+/// What BRIDGE has seen; outlives its incarnations. Any thread may read.
+struct bridge_counters {
+  std::atomic<std::uint64_t> sessions{0};    ///< open now
+  std::atomic<std::uint64_t> requests{0};    ///< delivered to actors
+  std::atomic<std::uint64_t> bad_frames{0};  ///< dropped: they do not decode or make no sense (INV-14)
+  std::atomic<std::uint64_t> forbidden{0};   ///< refused: the role may not, or the key is not let in any more (INV-15)
+  std::atomic<std::uint64_t> limited{0};     ///< refused or dropped: over the rate
+  std::atomic<std::uint64_t> unread{0};      ///< answers nobody could be given
+  std::atomic<std::uint64_t> denied_keys{0}; ///< handshakes refused by the ZAP handler
+  std::atomic<std::uint64_t> self_tests{0};  ///< passed: a random key was refused
+};
+
+struct session_options {
+  peer_options peers;
+  rate_limit::options rate;
+  std::chrono::milliseconds call_deadline{30'000};
+  std::size_t sessions_max = 4096;
+  std::size_t sessions_per_key_max = 256;
+};
+
+class sessions {
+public:
+  /// Hands a frame to the socket; false if that peer cannot be reached any more.
+  using sender = std::function<bool(const std::string& route, const frame& f)>;
+  /// `users` must outlive this, and be refreshed by the caller, who then calls revoke().
+  sessions(const session_options& o, const allow_list& users, std::shared_ptr<const registry> exposed,
+           caf::strong_actor_ptr port, std::shared_ptr<bridge_counters> counters, sender send);
+  ~sessions();
+
+  enum class verdict {
+    taken,
+    intruder ///< no proof who sent it: the door is open, nothing may be believed
+  };
+  /// A message came from the connection `route`; `key` is what the ZAP handler set as its User-Id.
+  verdict heard(const std::string& route, const std::optional<std::string>& key,
+                const std::vector<std::string_view>& parts, instant now);
+  /// Sends an answer that came through the outbox.
+  void deliver(answer x);
+  /// Ends sessions whose peers are silent, and answers overdue calls. A few times a second.
+  void tick(instant now);
+  /// Ends the sessions of keys that are not let in any more.
+  void revoke();
+  /// Whether this key is banned for flooding.
+  bool banned(std::string_view key, instant now) const;
+
+private:
+  struct session {
+    std::string key;
+    std::shared_ptr<rt::line> line;
+    rt::peer peer;
+  };
+  using table = std::map<std::string, session, std::less<>>;
+
+  bool within_rate(const std::string& key, const std::string& route, const envelope* head, instant now);
+  table::iterator enter(const std::string& route, const std::string& key);
+  table::iterator leave(table::iterator i);
+  void refuse(const std::string& route, ec code, std::string why);
+  bool perform(table::iterator i, const peer::effects& effects, const caller& who, std::string_view body, instant now);
+  void dispatch(session& s, const envelope& head, const caller& who, std::string_view body, instant now);
+  void count_bad(const std::string& key, std::string_view why, instant now);
+
+  session_options options_;
+  const allow_list& users_;
+  std::shared_ptr<const registry> exposed_;
+  caf::strong_actor_ptr port_;
+  std::shared_ptr<bridge_counters> counters_;
+  sender send_;
+  table sessions_; ///< by route
+  std::map<std::string, std::size_t> per_key_;
+  std::map<std::string, rate_limit, std::less<>> rates_; ///< by key; only of keys that are let in
+  instant next_bad_line_{};
+};
+
+} // namespace coppice::rt

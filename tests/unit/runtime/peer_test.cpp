@@ -1,0 +1,258 @@
+#include "messages/wire.hpp"
+#include "runtime/peer.hpp"
+
+#include <catch2/catch.hpp>
+
+using namespace coppice;
+using namespace coppice::rt;
+using namespace std::chrono_literals;
+
+namespace {
+
+struct fixture {
+  instant now{1h};
+  std::shared_ptr<send_window> window = std::make_shared<send_window>();
+  peer p{{.node = {"alder"}, .text = "1.0"}, window};
+
+  peer::effects hear(frame_kind kind, std::uint64_t id = 0, std::string_view body = {}) {
+    envelope e;
+    e.kind = kind;
+    e.id = id;
+    return p.heard(e, body, now);
+  }
+  peer::effects greet(std::uint32_t min = 1, std::uint32_t max = 1, std::uint64_t stream = 7,
+                      std::string magic = "coppice") {
+    return hear(frame_kind::hello, 0, wire::encode(hello{std::move(magic), min, max, "test", "", stream}));
+  }
+  /// Hands over one reply; false if congested.
+  bool reply(std::size_t bytes, peer::effects* effects = nullptr) {
+    if (!window->take(bytes)) return false;
+    auto out = p.sent(bytes);
+    if (effects) *effects = out;
+    return true;
+  }
+};
+
+template <class T>
+const T* only(const peer::effects& e) {
+  return e.size() == 1 ? std::get_if<T>(&e[0]) : nullptr;
+}
+frame_kind sent(const peer::effects& e) {
+  const auto* s = only<peer::send>(e);
+  return s ? s->what.head.kind : frame_kind::none;
+}
+ec refused(const peer::effects& e) {
+  return sent(e) == frame_kind::refuse ? error_of(only<peer::send>(e)->what.head).code : ec::none;
+}
+
+} // namespace
+
+TEST_CASE("a hello is welcomed with the agreed version") {
+  fixture f;
+  auto e = f.greet(1, 9);
+  REQUIRE(sent(e) == frame_kind::welcome);
+  auto w = wire::decode<welcome>(only<peer::send>(e)->what.body);
+  REQUIRE(w);
+  CHECK(w->version == 1);
+  CHECK(w->node.value == "alder");
+  CHECK(f.p.open());
+}
+
+TEST_CASE("versions without overlap are refused as unsupported") {
+  fixture f;
+  CHECK(refused(f.greet(2, 9)) == ec::unsupported);
+  CHECK(refused(f.greet(0, 0)) == ec::unsupported);
+  CHECK_FALSE(f.p.open());
+}
+
+TEST_CASE("a hello with another magic opens nothing and counts") {
+  fixture f;
+  auto e = f.greet(1, 1, 7, "HTTP");
+  REQUIRE(e.size() == 2);
+  CHECK(std::holds_alternative<peer::bad>(e[1]));
+  CHECK_FALSE(f.p.open());
+}
+
+TEST_CASE("before the hello everything is refused") {
+  fixture f;
+  for (auto kind : {frame_kind::request, frame_kind::ping, frame_kind::pong, frame_kind::reply, frame_kind::none})
+    CHECK(refused(f.hear(kind)) == ec::unavailable);
+}
+
+TEST_CASE("a request of an open session is dispatched") {
+  fixture f;
+  f.greet();
+  CHECK(only<peer::dispatch>(f.hear(frame_kind::request, 5))->head.id == 5);
+}
+
+TEST_CASE("a request in another version than agreed is an error") {
+  fixture f;
+  f.greet();
+  envelope e;
+  e.kind = frame_kind::request;
+  e.version = 2;
+  CHECK(sent(f.p.heard(e, {}, f.now)) == frame_kind::error);
+}
+
+TEST_CASE("frames that only nodes send are bad") {
+  fixture f;
+  f.greet();
+  for (auto kind : {frame_kind::welcome, frame_kind::refuse, frame_kind::reply, frame_kind::error, frame_kind::none})
+    CHECK(only<peer::bad>(f.hear(kind)));
+}
+
+TEST_CASE("a second hello keeps the calls unless the stream is another") {
+  fixture f;
+  f.greet(1, 1, 7);
+  CHECK(sent(f.greet(1, 1, 7)) == frame_kind::welcome);
+  auto e = f.greet(1, 1, 8);
+  REQUIRE(e.size() == 2);
+  CHECK(std::holds_alternative<peer::forget_calls>(e[0]));
+}
+
+TEST_CASE("a ping is answered by a pong of the same id") {
+  fixture f;
+  f.greet();
+  auto e = f.hear(frame_kind::ping, 42);
+  REQUIRE(sent(e) == frame_kind::pong);
+  CHECK(only<peer::send>(e)->what.head.id == 42);
+}
+
+TEST_CASE("silence is answered by pings and then by death") {
+  fixture f;
+  f.greet();
+  f.now += 1900ms;
+  CHECK(f.p.tick(f.now).empty());
+  f.now += 100ms;
+  CHECK(sent(f.p.tick(f.now)) == frame_kind::ping);
+  CHECK(f.p.tick(f.now + 100ms).empty());
+  f.now += 4s;
+  CHECK(only<peer::dead>(f.p.tick(f.now)));
+}
+
+TEST_CASE("any frame is a sign of life") {
+  fixture f;
+  f.greet();
+  for (int i = 0; i < 10; ++i) {
+    f.now += 5s;
+    CHECK_FALSE(only<peer::dead>(f.p.tick(f.now)));
+    f.hear(frame_kind::request, 1);
+  }
+}
+
+TEST_CASE("a connection that never says hello dies as well") {
+  fixture f;
+  f.hear(frame_kind::ping);
+  f.now += 6s;
+  CHECK(only<peer::dead>(f.p.tick(f.now)));
+}
+
+TEST_CASE("a peer that does not read is congested after 16 MiB or 4096 messages") {
+  fixture f;
+  f.greet();
+  for (int i = 0; i < 16; ++i)
+    CHECK(f.reply(1 << 20));
+  CHECK_FALSE(f.reply(1));
+  fixture g;
+  g.greet();
+  for (int i = 0; i < 4096; ++i)
+    CHECK(g.reply(10));
+  CHECK_FALSE(g.reply(10));
+}
+
+TEST_CASE("a pong proves that all before its ping was read, and no more") {
+  fixture f;
+  f.greet();
+  peer::effects e;
+  CHECK(f.reply(1 << 20, &e));
+  CHECK(e.empty());
+  CHECK(f.reply(1 << 20, &e)); // an eighth of the window is unproven
+  REQUIRE(sent(e) == frame_kind::ping);
+  auto probe = only<peer::send>(e)->what.head.id;
+  for (int i = 0; i < 14; ++i)
+    CHECK(f.reply(1 << 20));
+  CHECK_FALSE(f.reply(1));
+  f.hear(frame_kind::pong, probe + 1); // never asked
+  CHECK_FALSE(f.reply(1));
+  auto next = f.hear(frame_kind::pong, probe);
+  CHECK(sent(next) == frame_kind::ping); // the other 14 MiB are to be proven too
+  CHECK(f.reply(1 << 20));
+  CHECK(f.reply(1 << 20));
+  CHECK_FALSE(f.reply(1));
+  f.hear(frame_kind::pong, only<peer::send>(next)->what.head.id);
+  for (int i = 0; i < 14; ++i)
+    CHECK(f.reply(1 << 20));
+}
+
+TEST_CASE("a ping repeated for silence proves what the former one would have") {
+  fixture f;
+  f.greet();
+  CHECK(f.reply(3 << 20));
+  f.now += 2s;
+  auto e = f.p.tick(f.now);
+  REQUIRE(sent(e) == frame_kind::ping);
+  f.hear(frame_kind::pong, only<peer::send>(e)->what.head.id);
+  for (int i = 0; i < 16; ++i)
+    CHECK(f.reply(1 << 20));
+}
+
+TEST_CASE("who keeps to the rate is never limited") {
+  rate_limit r{{.per_second = 10, .burst = 5}};
+  instant now{1h};
+  for (int i = 0; i < 1000; ++i)
+    CHECK(r.take(now += 100ms) == rate_limit::verdict::admit);
+}
+
+TEST_CASE("who exceeds the rate is warned, then ignored, then banned for a minute") {
+  using v = rate_limit::verdict;
+  rate_limit r{{.per_second = 10, .burst = 2, .warnings = 3, .drops = 4}};
+  instant now{1h};
+  std::vector<v> got;
+  for (int i = 0; i < 11; ++i)
+    got.push_back(r.take(now));
+  CHECK(got == std::vector<v>{v::admit, v::admit, v::slow_down, v::slow_down, v::slow_down, v::drop, v::drop, v::drop,
+                              v::drop, v::banned, v::banned});
+  CHECK(r.banned(now + 59s));
+  CHECK(r.take(now + 61s) == v::admit);
+}
+
+TEST_CASE("a pause pays off the excess") {
+  using v = rate_limit::verdict;
+  rate_limit r{{.per_second = 10, .burst = 2, .warnings = 1, .drops = 1}};
+  instant now{1h};
+  for (int round = 0; round < 5; ++round) {
+    CHECK(r.take(now) == v::admit);
+    CHECK(r.take(now) == v::admit);
+    CHECK(r.take(now) == v::slow_down);
+    now += 1s;
+  }
+}
+
+TEST_CASE("an error's code survives, and one from the future is unsupported") {
+  CHECK(error_of(error_head(1, {ec::stale, "x"})) == error{ec::stale, "x"});
+  envelope e;
+  e.code = 255;
+  CHECK(error_of(e).code == ec::unsupported);
+  e.code = 0;
+  CHECK(error_of(e).code == ec::unsupported);
+}
+
+TEST_CASE("a long reason is cut, and an envelope of any size decodes within bounds") {
+  auto head = decode_head(encode_head(error_head(1, {ec::io, std::string(100000, 'x')})));
+  REQUIRE(head);
+  CHECK(head->what.size() == reason_bytes_max);
+  envelope big;
+  big.target = std::string(envelope_bytes_max + 1, 't');
+  CHECK_FALSE(decode_head(encode_head(big)));
+}
+
+TEST_CASE("a request's envelope has these bytes") {
+  envelope e;
+  e.kind = frame_kind::request;
+  e.id = 7;
+  e.target = "gateway";
+  e.method = "poll";
+  std::string golden = "\x87\x01\x01\x02\x04\x03\x07\x04\xa7gateway\x05\xa4poll\x06";
+  golden += std::string("\x00\x07\xa0", 3);
+  CHECK(encode_head(e) == golden);
+}
