@@ -1,0 +1,136 @@
+#include "store/compression.hpp"
+
+#include <zstd.h>
+
+#include <new>
+#include <utility>
+
+namespace coppice::store {
+
+namespace {
+
+constexpr std::string_view zstd_magic = "\x28\xb5\x2f\xfd";
+
+tl::unexpected<error> zstd_failed(std::string_view tried, std::size_t code) {
+  return fail(ec::corrupt, "cannot " + std::string{tried} + ": " + ZSTD_getErrorName(code));
+}
+
+} // namespace
+
+void zstd_compressor::free_context::operator()(ZSTD_CCtx_s* context) const {
+  ZSTD_freeCCtx(context);
+}
+
+void decompressor::free_context::operator()(ZSTD_DCtx_s* context) const {
+  ZSTD_freeDCtx(context);
+}
+
+zstd_compressor::zstd_compressor(byte_sink out, const zstd_options& options)
+    : out_(std::move(out)), context_(ZSTD_createCCtx()), block_(ZSTD_CStreamOutSize(), '\0') {
+  if (!context_) throw std::bad_alloc{};
+  ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_compressionLevel, options.level); // clamped by zstd, cannot fail
+  ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_checksumFlag, 1);
+  // ignored: a libzstd without threads compresses in the caller
+  if (options.workers > 0) ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_nbWorkers, options.workers);
+}
+
+zstd_compressor::~zstd_compressor() = default;
+
+expected<void> zstd_compressor::write(std::string_view bytes) {
+  return run(bytes, false);
+}
+
+expected<void> zstd_compressor::finish() {
+  return run({}, true);
+}
+
+expected<void> zstd_compressor::run(std::string_view bytes, bool end) {
+  ZSTD_inBuffer in{bytes.data(), bytes.size(), 0};
+  while (end || in.pos < in.size) {
+    ZSTD_outBuffer out{block_.data(), block_.size(), 0};
+    const auto left = ZSTD_compressStream2(context_.get(), &out, &in, end ? ZSTD_e_end : ZSTD_e_continue);
+    if (ZSTD_isError(left)) return zstd_failed("compress", left);
+    if (out.pos > 0)
+      if (auto taken = out_(std::string_view{block_}.substr(0, out.pos)); !taken) return taken;
+    if (end && left == 0) break;
+  }
+  return {};
+}
+
+decompressor::decompressor(byte_sink out, const decompress_limits& limits) : out_(std::move(out)), limits_(limits) {}
+
+decompressor::~decompressor() = default;
+
+expected<void> decompressor::write(std::string_view bytes) {
+  if (kind_ == kind::raw) return pass(bytes);
+  if (kind_ == kind::zstd) return inflate(bytes);
+  head_ += bytes;
+  if (head_.size() < zstd_magic.size()) return {};
+  const auto head = std::exchange(head_, {});
+  if (!head.starts_with(zstd_magic)) {
+    kind_ = kind::raw;
+    return pass(head);
+  }
+  kind_ = kind::zstd;
+  context_.reset(ZSTD_createDCtx());
+  if (!context_) throw std::bad_alloc{};
+  if (const auto set = ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax, limits_.window_log_max);
+      ZSTD_isError(set))
+    return zstd_failed("bound the window", set);
+  block_.resize(ZSTD_DStreamOutSize());
+  return inflate(head);
+}
+
+expected<void> decompressor::finish() {
+  if (kind_ == kind::unknown) return pass(std::exchange(head_, {}));
+  if (in_frame_) return fail(ec::corrupt, "cannot decompress: the zstd frame is cut off");
+  return {};
+}
+
+expected<void> decompressor::pass(std::string_view bytes) {
+  if (bytes.size() > limits_.bytes_max - bytes_out_)
+    return fail(ec::limit_exceeded,
+                "cannot decompress: the result is larger than " + std::to_string(limits_.bytes_max) + " bytes");
+  bytes_out_ += bytes.size();
+  return bytes.empty() ? expected<void>{} : out_(bytes);
+}
+
+expected<void> decompressor::inflate(std::string_view bytes) {
+  ZSTD_inBuffer in{bytes.data(), bytes.size(), 0};
+  bool full = false; // a full output block may have left bytes behind in the context
+  while (in.pos < in.size || full) {
+    ZSTD_outBuffer out{block_.data(), block_.size(), 0};
+    const auto left = ZSTD_decompressStream(context_.get(), &out, &in);
+    if (ZSTD_isError(left)) return zstd_failed("decompress", left);
+    in_frame_ = left != 0;
+    full = in_frame_ && out.pos == out.size;
+    if (auto taken = pass(std::string_view{block_}.substr(0, out.pos)); !taken) return taken;
+  }
+  return {};
+}
+
+expected<std::string> compress(std::string_view bytes, const zstd_options& options) {
+  std::string result;
+  zstd_compressor compressor{[&](std::string_view block) -> expected<void> {
+                               result += block;
+                               return {};
+                             },
+                             options};
+  auto done = compressor.write(bytes).and_then([&] { return compressor.finish(); });
+  if (!done) return tl::unexpected(done.error());
+  return result;
+}
+
+expected<std::string> decompress(std::string_view bytes, const decompress_limits& limits) {
+  std::string result;
+  decompressor reader{[&](std::string_view block) -> expected<void> {
+                        result += block;
+                        return {};
+                      },
+                      limits};
+  auto done = reader.write(bytes).and_then([&] { return reader.finish(); });
+  if (!done) return tl::unexpected(done.error());
+  return result;
+}
+
+} // namespace coppice::store

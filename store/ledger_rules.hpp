@@ -1,0 +1,108 @@
+#pragma once
+
+#include "store/ledger.hpp"
+#include "store/ledger_rows.hpp"
+
+#include <map>
+#include <set>
+#include <utility>
+
+namespace coppice::store {
+
+/// What a batch changed: each inhash and request once, in its last state.
+struct ledger_changes {
+  std::map<inhash, ledger::lock_state> locks;
+  std::set<request_id> requests;
+  bool outbox = false;
+  /// Moves all into `out`, behind what is there.
+  void append_to(ledger::changed& out);
+};
+
+/// Rows that an answer holds at most, unless the question listed them; reads with higher limits get so many.
+inline constexpr std::size_t ledger_rows_max = 65'536;
+/// Bytes of a reason kept in the ledger; longer ones are cut.
+inline constexpr std::size_t ledger_reason_bytes_max = 4096;
+
+/// The transactions of messages/ledger.hpp, once and for every backend: (rows, transaction, now) → (rows, answer).
+/// Pure but for the rows. A transaction that is answered by an error has written nothing: all conditions are read
+/// first. The clock is only written down, never compared.
+class ledger_rules {
+public:
+  using answer = expected<ledger::any_answer>;
+
+  ledger_rules(ledger_rows& rows, const ledger_policy& policy, std::int64_t wall_now_ms, ledger_changes& changes)
+      : rows_(rows), policy_(policy), now_ms_(wall_now_ms), changes_(changes) {}
+
+  answer apply(const ledger::any_transaction& t);
+
+private:
+  // sessions and requests
+  answer on(const ledger::open_session& t);
+  answer on(const ledger::keep_alive& t);
+  answer on(const ledger::expire& t);
+  answer on(const ledger::submit& t);
+  answer on(const ledger::adopt& t);
+  answer on(const ledger::finish& t);
+  answer on(const ledger::cancel& t);
+  // locks
+  answer on(const ledger::acquire& t);
+  answer on(const ledger::start& t);
+  answer on(const ledger::release& t);
+  answer on(const ledger::partial& t);
+  answer on(const ledger::reclaim& t);
+  answer on(const ledger::fail_attempt& t);
+  answer on(const ledger::commit& t);
+  answer on(const ledger::published& t);
+  answer on(const ledger::retire& t);
+  // blobs and paths
+  answer on(const ledger::register_blob& t);
+  answer on(const ledger::condemn& t);
+  answer on(const ledger::add_source& t);
+  // reads
+  answer on(const ledger::stat_blob& t);
+  answer on(const ledger::read_locks& t);
+  answer on(const ledger::held_locks& t);
+  answer on(const ledger::outbox& t);
+  answer on(const ledger::read_requests& t);
+  answer on(const ledger::read_attempts& t);
+  answer on(const ledger::read_paths& t);
+
+  /// session_over unless this session's lease runs: nobody else may hold or own anything, for it would hold it for
+  /// ever.
+  expected<void> require_live(const session_id& session, const char* what);
+  /// not_owner or not_found unless the request is open in this epoch.
+  expected<request_head> require_epoch(const request_id& id, epoch e, const char* what);
+  /// upload_again unless the blob is present in this very generation. INV-8
+  expected<void> require_blob(const path_info& info);
+  /// conflict if the path is known with other contents. INV-4
+  expected<void> require_same_path(const path_info& info);
+  expected<void> require_outputs(const std::vector<realised_output>& outputs);
+  expected<void> require_roots(const ledger::finish& t);
+  ledger::lock_state lock(const inhash& key);
+  /// The row, or ledger_regressed if the token was never handed out. INV-7
+  expected<ledger::lock_state> lock_for(const inhash& key, fence token, const char* what);
+
+  void end_session(const session_id& session, const char* reason);
+  void end_request(const request_id& id, const request_result& result);
+  void save(const ledger::lock_state& row);
+  /// A change of holder: takes the next fence.
+  void hand_over(ledger::lock_state& row, ledger::phase phase, const holder& who, const node_id& node, fence origin);
+  /// Frees the row, and returns it so; its attempt, if one runs, ends.
+  ledger::lock_state let_go(ledger::lock_state row, failure why, const std::string& reason);
+  void count_death(ledger::lock_state& row);
+  void set_failure(ledger::lock_state& row, std::optional<ledger::failure_record> failed);
+  void forget_failure(ledger::lock_state& row);
+  void begin_attempt(const ledger::lock_state& row, std::string reason);
+
+  ledger_rows& rows_;
+  const ledger_policy& policy_;
+  std::int64_t now_ms_;
+  ledger_changes& changes_;
+};
+
+/// For error texts: "building on a under token 7".
+std::string describe(const ledger::lock_state& row);
+/// Queued, building or partial.
+bool is_held(const ledger::lock_state& row);
+
+} // namespace coppice::store

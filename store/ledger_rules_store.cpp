@@ -1,0 +1,124 @@
+#include "store/ledger_rules.hpp"
+
+#include <algorithm>
+
+namespace coppice::store {
+
+namespace {
+
+/// The first life of a blob's name; 0 names none.
+constexpr generation first_generation{1};
+
+blob_row known_blob(ledger_rows& rows, const blob_id& blob) {
+  return rows.find_blob(blob).value_or(blob_row{blob, first_generation, false, 0});
+}
+
+bool same_contents(const path_info& a, const path_info& b) {
+  return a.nar_hash == b.nar_hash && a.nar_size == b.nar_size && a.references == b.references;
+}
+
+std::size_t bounded(std::size_t limit) {
+  return std::min(limit, ledger_rows_max);
+}
+
+} // namespace
+
+expected<void> ledger_rules::require_blob(const path_info& info) {
+  auto blob = known_blob(rows_, info.blob);
+  if (blob.present && blob.gen == info.gen) return {};
+  return fail(ec::upload_again, "the blob " + info.blob.to_string() + " of " + info.path.to_string() +
+                                    " is not present in generation " + std::to_string(info.gen.value) +
+                                    "; put it under generation " + std::to_string(blob.gen.value));
+}
+
+expected<void> ledger_rules::require_same_path(const path_info& info) {
+  auto known = rows_.find_path(info.path);
+  if (!known || same_contents(*known, info)) return {};
+  return fail(ec::conflict, info.path.to_string() + " is known with NAR hash " + known->nar_hash.to_string() +
+                                " and other references or contents than NAR hash " + info.nar_hash.to_string());
+}
+
+// T10
+ledger_rules::answer ledger_rules::on(const ledger::register_blob& t) {
+  auto row = known_blob(rows_, t.blob);
+  if (row.gen != t.gen)
+    return fail(ec::upload_again, "the blob " + t.blob.to_string() + " is in generation " +
+                                      std::to_string(row.gen.value) + ", not " + std::to_string(t.gen.value));
+  if (row.present) return ledger::done{};
+  rows_.put_blob({t.blob, t.gen, true, t.size});
+  return ledger::done{};
+}
+
+// T16
+ledger_rules::answer ledger_rules::on(const ledger::condemn& t) {
+  auto row = known_blob(rows_, t.blob);
+  if (t.gen > row.gen)
+    return fail(ec::invalid, "the blob " + t.blob.to_string() + " has not come to generation " +
+                                 std::to_string(t.gen.value) + ", but to " + std::to_string(row.gen.value));
+  if (t.gen < row.gen) return ledger::blob_state{row.gen, row.present};
+  if (row.present && rows_.is_blob_named(t.blob)) // INV-8
+    return fail(ec::conflict, "the blob " + t.blob.to_string() + " is named by an output, a source or an open request");
+  ++row.gen.value; // also of one that was never registered: whoever is about to must put it again
+  row.present = false;
+  rows_.put_blob(row);
+  return ledger::blob_state{row.gen, false};
+}
+
+ledger_rules::answer ledger_rules::on(const ledger::add_source& t) {
+  if (auto same = require_same_path(t.info); !same) return tl::unexpected(same.error());
+  if (rows_.is_source(t.info.path)) return ledger::done{};
+  if (auto present = require_blob(t.info); !present) return tl::unexpected(present.error());
+  rows_.put_source(t.info);
+  return ledger::done{};
+}
+
+ledger_rules::answer ledger_rules::on(const ledger::stat_blob& t) {
+  auto row = known_blob(rows_, t.blob);
+  return ledger::blob_state{row.gen, row.present};
+}
+
+ledger_rules::answer ledger_rules::on(const ledger::read_locks& t) {
+  ledger::lock_states found;
+  found.rows.reserve(t.keys.size());
+  for (auto& key : t.keys)
+    found.rows.push_back(lock(key));
+  return found;
+}
+
+ledger_rules::answer ledger_rules::on(const ledger::held_locks& t) {
+  return ledger::lock_states{rows_.held_locks(t.session, ledger_rows_max)};
+}
+
+ledger_rules::answer ledger_rules::on(const ledger::outbox& t) {
+  ledger::lock_states found;
+  for (auto& key : rows_.outbox(bounded(t.limit)))
+    found.rows.push_back(lock(key));
+  return found;
+}
+
+ledger_rules::answer ledger_rules::on(const ledger::read_requests& t) {
+  ledger::request_rows found;
+  if (!t.id.empty()) {
+    if (auto row = rows_.read_request(t.id)) found.rows.push_back(*std::move(row));
+    return found;
+  }
+  found.rows = rows_.open_requests(ledger_rows_max);
+  for (auto& row : rows_.ended_requests(bounded(t.limit)))
+    found.rows.push_back(std::move(row));
+  return found;
+}
+
+ledger_rules::answer ledger_rules::on(const ledger::read_attempts& t) {
+  auto query = t;
+  query.limit = static_cast<std::uint32_t>(bounded(t.limit));
+  return ledger::attempt_rows{rows_.attempts(query)};
+}
+
+ledger_rules::answer ledger_rules::on(const ledger::read_paths& t) {
+  ledger::path_infos found;
+  for (auto& path : t.paths)
+    if (auto info = rows_.find_path(path)) found.rows.push_back(*std::move(info));
+  return found;
+}
+
+} // namespace coppice::store

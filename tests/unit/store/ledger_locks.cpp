@@ -1,0 +1,335 @@
+#include "ledger_support.hpp"
+
+using namespace coppice;
+using namespace coppice::test;
+using ledger::phase;
+
+TEST_CASE("T5: an inhash is granted to one request and busy for the next", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  f.submit(1);
+  f.adopt(1);
+  REQUIRE(f.acquire(1) == fence{1});
+  auto busy = f.refused_lock(1, 1);
+  REQUIRE(busy.phase == phase::queued);
+  REQUIRE(busy.token == fence{1});
+  REQUIRE(busy.holder == who(0, 100));
+  REQUIRE(busy.drv == drv(1));
+}
+
+TEST_CASE("T5: a zombie graph with an old epoch cannot acquire", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  f.done(ledger::expire{session(0)});
+  f.adopt(0, 1);
+  REQUIRE(f.refused(ledger::acquire{key(1), drv(1), request(0), {1}, who(1, 9)}) == ec::not_owner);
+  REQUIRE(f.lock(1).token == fence{});
+}
+
+TEST_CASE("T5: an epoch from the future says that the ledger went back", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  REQUIRE(f.refused(ledger::acquire{key(1), drv(1), request(0), {2}, who(0, 9)}) == ec::ledger_regressed);
+}
+
+TEST_CASE("T5: a session that is over cannot take a lock, for its lease would never end", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  f.done(ledger::expire{session(1)});
+  auto t = f.acquiring(1);
+  t.who = who(1, 1);
+  REQUIRE(f.refused(t) == ec::session_over);
+  t.who = who(77, 1);
+  REQUIRE(f.refused(t) == ec::session_over);
+}
+
+TEST_CASE("T5: an unknown request cannot acquire", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto t = f.acquiring(1, 55);
+  REQUIRE(f.refused(t) == ec::not_found);
+}
+
+TEST_CASE("T5: what is realised is told with its outputs, published or not", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.build(1);
+  f.commit(1, token);
+  auto row = f.refused_lock(1);
+  REQUIRE(row.phase == phase::realised);
+  REQUIRE_FALSE(row.published);
+  REQUIRE(row.outputs == f.committing(1, token).outputs);
+  f.publish(1);
+  REQUIRE(f.refused_lock(1).published);
+}
+
+TEST_CASE("T6: a started attempt has the worker's own token and a row in the history", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto queued = f.acquire(1);
+  auto running = f.start(1, queued);
+  REQUIRE(running > queued);
+  auto row = f.lock(1);
+  REQUIRE(row.phase == phase::building);
+  REQUIRE(row.origin == queued);
+  REQUIRE(row.node == node(1));
+  REQUIRE(f.attempts(1) ==
+          std::vector{ledger::attempt_row{key(1), running, drv(1), node(1), f.now_ms, {}, failure::none, ""}});
+}
+
+TEST_CASE("T6: two workers born of one assignment: the second start is stale", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.acquire(1);
+  f.start(1, token, 1, 7);
+  REQUIRE(f.refused(ledger::start{key(1), token, who(1, 8), node(1)}) == ec::stale);
+}
+
+TEST_CASE("T6: a start after the coordinator's release is stale", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.acquire(1);
+  f.done(ledger::release{key(1), token, failure::cancelled, ""});
+  REQUIRE(f.refused(ledger::start{key(1), token, who(1, 7), node(1)}) == ec::stale);
+}
+
+TEST_CASE("T6: a worker of a node whose session is over cannot start", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.acquire(1);
+  f.done(ledger::expire{session(1)});
+  REQUIRE(f.refused(ledger::start{key(1), token, who(1, 7), node(1)}) == ec::session_over);
+}
+
+TEST_CASE("T7: a released lock is free, and the next holder has a higher token", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.build(1);
+  f.now_ms += 500;
+  f.done(ledger::release{key(1), token, failure::inputs_missing, "no libc"});
+  auto row = f.lock(1);
+  REQUIRE(row.phase == phase::free);
+  REQUIRE(row.token == token);
+  REQUIRE(row.holder == holder{});
+  auto attempt = f.attempts(1).at(0);
+  REQUIRE(attempt.result == failure::inputs_missing);
+  REQUIRE(attempt.reason == "no libc");
+  REQUIRE(attempt.ended_ms == f.now_ms);
+  REQUIRE(f.acquire(1) > token);
+}
+
+TEST_CASE("T7: a late release of a former holder frees nothing", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto queued = f.acquire(1);
+  auto running = f.start(1, queued);
+  f.done(ledger::release{key(1), queued, failure::infra, "late"});
+  REQUIRE(f.lock(1).phase == phase::building);
+  REQUIRE(f.lock(1).token == running);
+  REQUIRE(f.lock(1).infra_deaths == 0);
+}
+
+TEST_CASE("T7: a release without a reason is refused", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.acquire(1);
+  REQUIRE(f.refused(ledger::release{key(1), token, failure::none, ""}) == ec::invalid);
+}
+
+TEST_CASE("T8: a partial output keeps its token and can be committed", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.build(1);
+  f.done(ledger::partial{key(1), token});
+  REQUIRE(f.lock(1).phase == phase::partial);
+  REQUIRE(f.refused_lock(1).phase == phase::partial);
+  f.commit(1, token);
+  REQUIRE(f.lock(1).phase == phase::realised);
+}
+
+TEST_CASE("T8: what was lost meanwhile cannot become partial", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.build(1);
+  f.done(ledger::expire{session(1)});
+  REQUIRE(f.refused(ledger::partial{key(1), token}) == ec::stale);
+  REQUIRE(f.refused(ledger::partial{key(2), {0}}) == ec::stale);
+}
+
+TEST_CASE("T9: a node that was thought dead comes back with its output", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto lost = f.build(1);
+  f.done(ledger::expire{session(1)});
+  f.done(ledger::open_session{node(1), incarnation{2}, session(11)});
+  auto token = f.ask<ledger::granted>(ledger::reclaim{key(1), drv(1), who(11, 3), node(1), true}).token;
+  REQUIRE(token > lost);
+  REQUIRE(f.lock(1).phase == phase::partial);
+  REQUIRE(f.refused(f.committing(1, lost)) == ec::stale);
+  f.commit(1, token);
+  auto history = f.attempts(1);
+  REQUIRE(history.size() == 2);
+  REQUIRE(history[0].token == token);
+  REQUIRE(history[0].reason == "reclaimed");
+  REQUIRE(history[0].result == failure::none);
+  REQUIRE(history[1].result == failure::infra);
+}
+
+TEST_CASE("T9: a frozen build thaws only if somebody still wants it", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.build(1);
+  f.done(ledger::release{key(1), token, failure::infra, "lease lost"});
+  ledger::reclaim t{key(1), drv(1), who(1, 7), node(1), false};
+  SECTION("wanted") {
+    REQUIRE(f.ask<ledger::granted>(t).token > token);
+    REQUIRE(f.lock(1).phase == phase::building);
+  }
+  SECTION("cancelled") {
+    f.ask<ledger::request_row>(ledger::cancel{request(0), "alice"});
+    REQUIRE(f.refused(t) == ec::stale);
+  }
+  SECTION("failed elsewhere") {
+    f.done(ledger::fail_attempt{key(1), f.build(1), failure::build_failed, "exit 1", ""});
+    REQUIRE(f.refused(t) == ec::stale);
+  }
+}
+
+TEST_CASE("T9: what another holds or has realised cannot be reclaimed", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto lost = f.build(1);
+  f.done(ledger::release{key(1), lost, failure::infra, ""});
+  auto token = f.build(1, 0, 0);
+  ledger::reclaim t{key(1), drv(1), who(1, 7), node(1), true};
+  REQUIRE(f.refused(t) == ec::stale);
+  f.commit(1, token);
+  REQUIRE(f.refused(t) == ec::stale);
+}
+
+TEST_CASE("T12: a permanent failure answers older requests, and a later one tries again", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  f.submit(1);
+  f.adopt(1);
+  auto token = f.build(1);
+  f.done(ledger::fail_attempt{key(1), token, failure::build_failed, "exit 1", "boom"});
+  for (unsigned r : {0u, 1u}) {
+    auto row = f.refused_lock(1, r);
+    REQUIRE(row.phase == phase::free);
+    REQUIRE(row.failed == ledger::failure_record{failure::build_failed, token, 2, "exit 1", "boom"});
+  }
+  f.submit(2);
+  f.adopt(2);
+  REQUIRE(f.acquire(1, 2) > token);
+  REQUIRE_FALSE(f.lock(1).failed);
+  REQUIRE(f.attempts(1).at(0).result == failure::build_failed);
+}
+
+TEST_CASE("T12: a transient failure is nobody's fault", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.build(1);
+  f.done(ledger::fail_attempt{key(1), token, failure::store_down, "", ""});
+  REQUIRE_FALSE(f.lock(1).failed);
+  REQUIRE(f.acquire(1) > token);
+}
+
+TEST_CASE("T12: a late failure of a former holder is not recorded", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.build(1);
+  f.done(ledger::release{key(1), token, failure::infra, ""});
+  f.done(ledger::fail_attempt{key(1), token, failure::build_failed, "exit 1", ""});
+  REQUIRE_FALSE(f.lock(1).failed);
+}
+
+TEST_CASE("T12: a dependency's failure is never stored", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.build(1);
+  REQUIRE(f.refused(ledger::fail_attempt{key(1), token, failure::dependency_failed, "", ""}) == ec::invalid);
+}
+
+TEST_CASE("T12: a flood of words is cut", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  std::string flood(100'000, 'x');
+  f.done(ledger::fail_attempt{key(1), f.build(1), failure::build_failed, flood, flood + "end"});
+  auto failed = *f.lock(1).failed;
+  REQUIRE(failed.log_tail.size() == log_tail_bytes_max);
+  REQUIRE(failed.log_tail.ends_with("xend"));
+  REQUIRE(failed.reason.size() <= 4096);
+}
+
+TEST_CASE("a derivation that takes three machines down is poisoned", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  f.done(ledger::open_session{node(2), incarnation{1}, session(2)});
+  for (unsigned n : {0u, 1u, 1u})
+    f.done(ledger::release{key(1), f.build(1, 0, n), failure::infra, "crashed"});
+  REQUIRE_FALSE(f.lock(1).failed);
+  f.build(1, 0, 2);
+  f.done(ledger::expire{session(2)});
+  auto row = f.refused_lock(1);
+  REQUIRE(row.failed);
+  REQUIRE(row.failed->failure == failure::poisoned);
+  REQUIRE(row.infra_deaths == 4);
+}
+
+TEST_CASE("a derivation that takes the only machine down again and again is poisoned", "[ledger]") {
+  farm f{EVERY_LEDGER, store::ledger_policy{3, 4}};
+  for (int n = 0; n < 4; ++n) {
+    REQUIRE_FALSE(f.lock(1).failed);
+    f.done(ledger::release{key(1), f.build(1, 0, 0), failure::infra, "crashed"});
+  }
+  REQUIRE(f.lock(1).failed->failure == failure::poisoned);
+  f.submit(1);
+  f.adopt(1);
+  f.acquire(1, 1);
+  REQUIRE(f.lock(1).infra_deaths == 0);
+}
+
+TEST_CASE("a coordinator's death does not count against what it queued", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  f.acquire(1);
+  f.done(ledger::expire{session(0)});
+  REQUIRE(f.lock(1).phase == phase::free);
+  REQUIRE(f.lock(1).infra_deaths == 0);
+}
+
+TEST_CASE("a token from the future says that the ledger went back", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto token = f.build(1);
+  fence future{token.value + 1};
+  f.put_blob(1);
+  REQUIRE(f.refused(ledger::start{key(1), future, who(1, 7), node(1)}) == ec::ledger_regressed);
+  REQUIRE(f.refused(ledger::release{key(1), future, failure::infra, ""}) == ec::ledger_regressed);
+  REQUIRE(f.refused(ledger::partial{key(1), future}) == ec::ledger_regressed);
+  REQUIRE(f.refused(f.committing(1, future)) == ec::ledger_regressed);
+  REQUIRE(f.refused(ledger::fail_attempt{key(1), future, failure::oom, "", ""}) == ec::ledger_regressed);
+  REQUIRE(f.refused(ledger::release{key(2), {1}, failure::infra, ""}) == ec::ledger_regressed);
+}
+
+TEST_CASE("held locks are told by session", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  f.acquire(1);
+  f.build(2);
+  f.done(ledger::partial{key(3), f.build(3)});
+  f.realise(4);
+  auto held = [&](session_id s) {
+    std::vector<inhash> keys;
+    for (auto& row : f.ask<ledger::lock_states>(ledger::held_locks{s}).rows)
+      keys.push_back(row.key);
+    return keys;
+  };
+  REQUIRE(held(session(0)) == std::vector{key(1)});
+  REQUIRE(held(session(1)) == std::vector{key(2), key(3)});
+  REQUIRE(held({}) == std::vector{key(1), key(2), key(3)});
+}
+
+TEST_CASE("an inhash never heard of is free, and rows come in the order asked", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  f.acquire(1);
+  auto rows = f.ask<ledger::lock_states>(ledger::read_locks{{key(9), key(1)}}).rows;
+  REQUIRE(rows.size() == 2);
+  REQUIRE(rows[0].key == key(9));
+  REQUIRE(rows[0].token == fence{});
+  REQUIRE(rows[1].phase == phase::queued);
+}
+
+TEST_CASE("the history comes newest first, by inhash or derivation, in pages", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  for (unsigned n = 0; n < 6; ++n) {
+    f.now_ms += 10;
+    f.done(ledger::release{key(n % 2), f.build(n % 2), failure::store_down, std::to_string(n)});
+  }
+  auto reasons = [&](ledger::read_attempts q) {
+    std::string text;
+    for (auto& row : f.ask<ledger::attempt_rows>(q).rows)
+      text += row.reason;
+    return text;
+  };
+  REQUIRE(reasons({{}, {}, 0, 100}) == "543210");
+  REQUIRE(reasons({{}, {}, 0, 2}) == "54");
+  REQUIRE(reasons({{}, {}, 1'000'050, 2}) == "32");
+  REQUIRE(reasons({key(1), {}, 0, 100}) == "531");
+  REQUIRE(reasons({{}, drv(0), 0, 2}) == "42");
+  REQUIRE(reasons({key(0), drv(1), 0, 100}) == "");
+}
