@@ -136,15 +136,18 @@ using graph_keeper_actor = caf::typed_actor<
   // INTERNAL: look for requests nobody owns
   reacts_to<atom::tick_atom>>;
 
-/// Matches queued jobs with free, fitting slots.
+/// Offers this machine's free slots and turns an assignment into a WORKER.
 using worker_pool_actor = caf::typed_actor<
   /// Start a WORKER for this job; overloaded if no slot is free now.
   replies_to<atom::assign_atom, job>::with<ledger::done>,
+  /// From WORKER, at birth and every second: it is here, under this nonce, and holds a slot or not.
+  reacts_to<atom::open_atom, inhash, nonce, bool, lock_watcher_actor>,
+  /// From WORKER: its slot is free from now on.
+  reacts_to<atom::ended_atom, inhash, fence>,
   // INTERNAL: repeat the offer
-  reacts_to<atom::tick_atom>,
-  // INTERNAL: a WORKER ended, its slot is free
-  reacts_to<atom::ended_atom, inhash, fence>>;
+  reacts_to<atom::tick_atom>>;
 
+/// Matches queued jobs with free, fitting slots.
 using allocator_actor = caf::typed_actor<
   /// From GRAPH, repeated while the job is queued: find a worker for it. Answered at once; the assignment is seen by
   /// the row's change to building.
@@ -163,7 +166,9 @@ using fetcher_actor = caf::typed_actor<
   /// Drops a pin.
   reacts_to<atom::unpin_atom, std::uint64_t>,
   // INTERNAL: one path was unpacked (or not: the error says why)
-  reacts_to<atom::stored_atom, nix::store_path, caf::error>>;
+  reacts_to<atom::stored_atom, nix::store_path, caf::error>,
+  // INTERNAL: everything an order wants is here and pinned, or not
+  reacts_to<atom::done_atom, std::uint64_t, fetched, caf::error>>;
 
 /// Carries one job under one token from start to commit.
 using worker_actor = lock_watcher_actor::extend<
@@ -179,7 +184,7 @@ using worker_actor = lock_watcher_actor::extend<
   /// From STORE_UPLOADER: the store refused; it goes on trying.
   reacts_to<atom::failed_atom, caf::error>,
   // INTERNAL: a piece of blocking work ended, or not
-  reacts_to<atom::done_atom, std::string, caf::error>,
+  reacts_to<atom::done_atom, std::uint64_t, caf::error>,
   /// From LOG_RELAY: what the log says.
   reacts_to<atom::progress_atom, step_progress>,
   // INTERNAL
@@ -260,6 +265,17 @@ using gateway_actor = caf::typed_actor<
   // INTERNAL: answer polls of requests that have no graph yet
   reacts_to<atom::output_atom>,
   // INTERNAL: requests whose client left
+  reacts_to<atom::tick_atom>>;
+
+/// Carries calls of other machines to actors, and their answers back; owns every ZeroMQ socket.
+using bridge_actor = caf::typed_actor<
+  /// Its endpoint, e.g. "tcp://127.0.0.1:5000", once it is bound.
+  replies_to<atom::get_atom>::with<std::string>,
+  // INTERNAL: the socket thread is bound there
+  reacts_to<atom::done_atom, std::string>,
+  // INTERNAL: the socket thread ended: die
+  reacts_to<atom::failed_atom, caf::error>,
+  // INTERNAL: tell what it is doing
   reacts_to<atom::tick_atom>>;
 
 } // namespace coppice

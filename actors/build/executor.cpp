@@ -1,0 +1,113 @@
+#include "actors/build/executor.hpp"
+
+#include <signal.h>
+#include <string.h>
+
+namespace coppice::actors {
+namespace {
+
+using std::chrono::milliseconds;
+
+std::string seconds(milliseconds d) {
+  return std::to_string(std::chrono::ceil<std::chrono::seconds>(d).count()) + " seconds";
+}
+
+/// How a sandbox that stood ended: bwrap gives the builder's exit code, or 128 and its signal.
+std::pair<failure, std::string> judge(const std::string& drv, const rt::process_exit& e) {
+  const std::string builder = "builder for '" + drv + "' ";
+  if (e.report.size() > 1) return {failure::build_failed, builder + "cannot be started: " + e.report.substr(1)};
+  if (e.code == 0 && e.signal == 0) return {failure::none, {}};
+  if (e.oom) return {failure::oom, builder + "was killed for using more memory than allowed"};
+  if (e.pids) return {failure::pids, builder + "failed after starting more processes than allowed"};
+  if (e.signal != 0)
+    return {failure::infra, "sandbox of '" + drv + "' was killed from outside by signal " + std::to_string(e.signal)};
+  auto text = builder + "failed with exit code " + std::to_string(e.code);
+  if (const int signal = e.code - 128; signal > 0 && signal < NSIG)
+    text += " (perhaps by signal " + std::to_string(signal) + ", " + ::strsignal(signal) + ")";
+  return {failure::build_failed, text};
+}
+
+std::pair<failure, std::string> explain(const std::string& drv, const rt::process_limits& limits,
+                                        const rt::process_exit& e) {
+  switch (e.end) {
+  case rt::process_end::not_started: return {failure::infra, "cannot start the sandbox of '" + drv + "': " + e.text};
+  case rt::process_end::cancelled: return {failure::cancelled, "building of '" + drv + "' was cancelled"};
+  case rt::process_end::timed_out:
+    return {failure::timed_out, "building of '" + drv + "' timed out after " + seconds(limits.timeout)};
+  case rt::process_end::silent:
+    return {failure::silent, "building of '" + drv + "' timed out after " + seconds(limits.silence) + " of silence"};
+  case rt::process_end::log_limit:
+    return {failure::log_limit, "'" + drv + "' killed after writing more than " + std::to_string(limits.log_bytes_max) +
+                                    " bytes of log output"};
+  case rt::process_end::exited: break;
+  }
+  if (!e.report.starts_with('r'))
+    return {failure::infra,
+            "sandbox of '" + drv + "' could not be set up: " + (e.report.empty() ? "see its log" : e.report)};
+  return judge(drv, e);
+}
+
+} // namespace
+
+build_exit describe_exit(const std::string& drv, const rt::process_limits& limits, const rt::process_exit& e) {
+  build_exit result;
+  std::tie(result.failure, result.reason) = explain(drv, limits, e);
+  result.exit_code = e.code;
+  result.signal = e.signal;
+  result.wall_ms = e.wall.count();
+  result.cpu_user_ms = e.cpu_user.count();
+  result.cpu_system_ms = e.cpu_system.count();
+  result.memory_peak_bytes = e.memory_peak_bytes;
+  result.log_bytes = e.output_bytes;
+  return result;
+}
+
+executor_state::executor_state(rt::self<interface>* self, config c, worker_actor worker, log_relay_actor relay)
+    : self_(self), config_(std::move(c)), worker_(std::move(worker)) {
+  self_->monitor(relay);
+  self_->set_down_handler([this](caf::scheduled_actor*, caf::down_msg& down) {
+    // without it nobody would take the builder's output
+    stop({failure::infra, "the log of '" + config_.drv + "' was lost: " + rt::describe_reason(down.reason)},
+         milliseconds{0});
+  });
+  rt::process_observer observer;
+  observer.output = [relay](std::string bytes) { caf::anon_send(relay, atom::output_v, std::move(bytes)); };
+  observer.exited = [me = self_->incarnation(), drv = config_.drv, limits = config_.spec.limits,
+                     keep = config_.keep](const rt::process_exit& e) {
+    caf::anon_send(me, atom::exited_v, describe_exit(drv, limits, e));
+  };
+  config_.processes->start(config_.process, config_.spec, std::move(observer));
+  config_.spec.fds.clear();
+}
+
+executor_state::~executor_state() {
+  if (running_) config_.processes->cancel(config_.process, milliseconds{0});
+}
+
+executor_actor::behavior_type executor_state::make_behavior() {
+  self_->doing("runs the builder of " + config_.drv);
+  return {
+      [this](atom::stop_atom, failure why, std::string& reason) {
+        stop({why, std::move(reason)}, config_.spec.grace);
+      },
+      [this](atom::exited_atom, build_exit& e) { on_exited(std::move(e)); },
+  };
+}
+
+void executor_state::stop(order o, milliseconds grace) {
+  if (!running_) return;
+  if (!stopped_) stopped_ = std::move(o);
+  config_.processes->cancel(config_.process, grace);
+}
+
+void executor_state::on_exited(build_exit e) {
+  running_ = false;
+  if (e.failure == failure::cancelled && stopped_) {
+    e.failure = stopped_->why;
+    e.reason = stopped_->reason;
+  }
+  self_->send(worker_, atom::exited_v, std::move(e));
+  self_->quit();
+}
+
+} // namespace coppice::actors

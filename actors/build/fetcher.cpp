@@ -1,0 +1,176 @@
+#include "actors/build/fetcher.hpp"
+
+#include "actors/ask.hpp"
+#include "runtime/log.hpp"
+#include "store/compression.hpp"
+
+namespace coppice::actors {
+namespace {
+
+std::string pin_name(std::uint64_t id) { return "fetch-" + std::to_string(id); }
+
+/// Unpacks a NAR of the store into the local store, which verifies its hash (INV-16).
+expected<void> unpack(store::blob_store& blobs, store::local_store& local, const path_info& info) {
+  return local.add_from_nar(info, [&](const store::byte_sink& out) -> expected<void> {
+    auto blob = blobs.open(store::nar_key(info.blob, info.gen));
+    if (!blob) return tl::unexpected(blob.error());
+    store::decompress_limits limits;
+    limits.bytes_max = info.nar_size;
+    store::decompressor inflate{out, limits};
+    std::vector<char> block(256 << 10);
+    for (std::uint64_t at = 0;;) {
+      auto n = (*blob)->read(at, block);
+      if (!n) return tl::unexpected(n.error());
+      if (*n == 0) return inflate.finish();
+      at += *n;
+      if (auto done = inflate.write({block.data(), *n}); !done) return done;
+    }
+  });
+}
+
+} // namespace
+
+fetcher_state::fetcher_state(rt::self<interface>* self, config c, ledger_actor ledger)
+  : self_(self), config_(std::move(c)), ledger_(std::move(ledger)) {}
+
+fetcher_state::interface::behavior_type fetcher_state::make_behavior() {
+  for (auto& [pin, paths] : config_.local->pins()) // whoever held them is gone
+    if (pin.starts_with("fetch-"))
+      if (auto done = config_.local->unpin(pin); !done) rt::log::warn("FETCHER", "pin not dropped error={}", to_string(done.error()));
+  return {
+    [this](atom::fetch_atom, std::vector<nix::store_path>& paths) -> caf::result<fetched> {
+      rt::reply<fetched> out{self_};
+      auto id = ++next_;
+      orders_.emplace(id, order{paths, {}, {}, out});
+      look(id, std::move(paths));
+      return out;
+    },
+    [this](atom::unpin_atom, std::uint64_t pin) {
+      config_.pool->post([local = config_.local, pin] {
+        if (auto done = local->unpin(pin_name(pin)); !done)
+          rt::log::warn("FETCHER", "pin not dropped error={}", to_string(done.error()));
+      });
+    },
+    [this](atom::stored_atom, const nix::store_path& path, const caf::error& e) { on_stored(path, e); },
+    [this](atom::done_atom, std::uint64_t id, fetched& f, const caf::error& e) {
+      auto found = pinning_.find(id);
+      if (found == pinning_.end()) return;
+      if (e)
+        found->second.deliver(e);
+      else
+        found->second.deliver(std::move(f));
+      pinning_.erase(found);
+    },
+  };
+}
+
+// Walks the closure: what is valid here brings its references, for the rest the ledger says what it refers to.
+void fetcher_state::look(std::uint64_t id, std::vector<nix::store_path> paths) {
+  auto& o = orders_.at(id);
+  std::vector<nix::store_path> unknown;
+  while (!paths.empty()) {
+    auto path = std::move(paths.back());
+    paths.pop_back();
+    if (!o.seen.insert(path).second) continue;
+    if (auto info = config_.local->query(path))
+      paths.insert(paths.end(), info->references.begin(), info->references.end());
+    else
+      unknown.push_back(std::move(path));
+  }
+  o.absent.insert(unknown.begin(), unknown.end());
+  if (unknown.empty()) return check(id);
+  transact<ledger::path_infos>(
+    self_, ledger_, ledger::read_paths{unknown},
+    [this, id, unknown](ledger::path_infos& infos) { on_infos(id, unknown, infos.rows); },
+    [this, id](const error& e) { fail(id, e); });
+}
+
+void fetcher_state::on_infos(std::uint64_t id, const std::vector<nix::store_path>& asked, const std::vector<path_info>& infos) {
+  if (!orders_.contains(id)) return;
+  std::set<nix::store_path> absent(asked.begin(), asked.end());
+  std::vector<nix::store_path> references;
+  for (auto& info : infos) {
+    absent.erase(info.path);
+    references.insert(references.end(), info.references.begin(), info.references.end());
+  }
+  if (!absent.empty()) return fail(id, {ec::missing, "no store of the farm has " + absent.begin()->to_string()});
+  for (auto& info : infos) download(info);
+  look(id, std::move(references));
+}
+
+void fetcher_state::download(const path_info& info) {
+  if (!infos_.emplace(info.path, info).second) return; // on its way for somebody else
+  waiting_.push_back(info.path);
+  pump();
+}
+
+void fetcher_state::pump() {
+  while (running_.size() < config_.downloads_max && !waiting_.empty()) {
+    auto path = waiting_.front();
+    waiting_.pop_front();
+    auto info = infos_.at(path);
+    auto me = self_->incarnation();
+    bool posted = rt::post_and_send(
+      *config_.pool, [blobs = config_.blobs, local = config_.local, info] { return unpack(*blobs, *local, info); },
+      [me, path](expected<void> done) {
+        caf::anon_send(me, atom::stored_v, path, done ? caf::error{} : make_error(done.error()));
+      },
+      [me, path](const std::string& what) { caf::anon_send(me, atom::stored_v, path, make_error(ec::crashed, what)); });
+    running_.insert(path);
+    if (!posted) self_->send(self_->incarnation(), atom::stored_v, path, make_error(ec::overloaded, "the pool is full"));
+  }
+}
+
+void fetcher_state::on_stored(const nix::store_path& path, const caf::error& e) {
+  running_.erase(path);
+  infos_.erase(path);
+  std::vector<std::uint64_t> waiting;
+  for (auto& [id, o] : orders_)
+    if (o.absent.contains(path)) waiting.push_back(id);
+  for (auto id : waiting) {
+    if (e) {
+      auto why = from_caf(e);
+      fail(id, {why.code, "cannot fetch " + path.to_string() + ": " + why.what});
+    } else {
+      check(id);
+    }
+  }
+  pump();
+}
+
+void fetcher_state::check(std::uint64_t id) {
+  auto found = orders_.find(id);
+  if (found == orders_.end()) return;
+  std::erase_if(found->second.absent, [&](auto& path) { return config_.local->query(path).has_value(); });
+  if (found->second.absent.empty()) finish(id);
+}
+
+void fetcher_state::fail(std::uint64_t id, error e) {
+  auto found = orders_.find(id);
+  if (found == orders_.end()) return;
+  found->second.out.deliver(make_error(e));
+  orders_.erase(found);
+}
+
+// INV-20: pinned first, then the closure is looked up again.
+void fetcher_state::finish(std::uint64_t id) {
+  auto o = std::move(orders_.at(id));
+  orders_.erase(id);
+  pinning_.emplace(id, o.out);
+  auto work = [local = config_.local, id, seen = o.seen, roots = o.roots]() -> expected<fetched> {
+    if (auto pinned = local->pin(seen, pin_name(id)); !pinned) return tl::unexpected(pinned.error());
+    auto closure = local->closure(roots);
+    if (!closure) return tl::unexpected(closure.error());
+    return fetched{id, std::move(*closure)};
+  };
+  auto me = self_->incarnation();
+  bool posted = rt::post_and_send(
+    *config_.pool, work,
+    [me, id](expected<fetched> f) {
+      caf::anon_send(me, atom::done_v, id, f ? std::move(*f) : fetched{}, f ? caf::error{} : make_error(f.error()));
+    },
+    [me, id](const std::string& what) { caf::anon_send(me, atom::done_v, id, fetched{}, make_error(ec::crashed, what)); });
+  if (!posted) self_->send(self_->incarnation(), atom::done_v, id, fetched{}, make_error(ec::overloaded, "the pool is full"));
+}
+
+} // namespace coppice::actors

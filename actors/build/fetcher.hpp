@@ -1,0 +1,60 @@
+#pragma once
+
+#include "messages/interfaces.hpp"
+#include "runtime/actor.hpp"
+#include "runtime/pool.hpp"
+#include "store/blob_store.hpp"
+#include "store/local_store.hpp"
+
+#include <deque>
+#include <map>
+#include <set>
+
+namespace coppice::actors {
+
+/// Makes inputs present and pinned in the local store, each once.
+/// Takes: fetch, unpin from WORKERs. Sends: blocking work to the pool; reads of paths to LEDGER. Owns: downloads in
+/// flight, pins (durable in the local store; those of an earlier process are dropped at birth).
+/// Supervised by: WORK_SUP.
+class fetcher_state {
+public:
+  using interface = fetcher_actor;
+  static constexpr const char* name = "fetcher";
+
+  struct config {
+    store::local_store* local;
+    store::blob_store* blobs;
+    rt::executor* pool;
+    std::size_t downloads_max = 8; ///< at once; further ones wait
+  };
+  fetcher_state(rt::self<interface>* self, config c, ledger_actor ledger);
+  interface::behavior_type make_behavior();
+
+private:
+  /// One request: paths known to be needed, and those among them that are not here yet.
+  struct order {
+    std::vector<nix::store_path> roots;
+    std::set<nix::store_path> seen, absent;
+    rt::reply<fetched> out;
+  };
+  void look(std::uint64_t id, std::vector<nix::store_path> paths);
+  void on_infos(std::uint64_t id, const std::vector<nix::store_path>& asked, const std::vector<path_info>& infos);
+  void download(const path_info& info);
+  void pump();
+  void on_stored(const nix::store_path& path, const caf::error& e);
+  void check(std::uint64_t id);
+  void fail(std::uint64_t id, error e);
+  void finish(std::uint64_t id);
+
+  rt::self<interface>* self_;
+  config config_;
+  ledger_actor ledger_;
+  std::map<std::uint64_t, order> orders_;
+  std::map<std::uint64_t, rt::reply<fetched>> pinning_; ///< orders whose paths are here and are being pinned
+  std::uint64_t next_ = 0;
+  std::map<nix::store_path, path_info> infos_; ///< of what is downloaded or waits for it
+  std::set<nix::store_path> running_;
+  std::deque<nix::store_path> waiting_;
+};
+
+} // namespace coppice::actors

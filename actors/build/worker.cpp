@@ -1,0 +1,403 @@
+#include "actors/build/worker.hpp"
+
+#include "actors/build/executor.hpp"
+#include "actors/build/fixed_output.hpp"
+#include "actors/build/log_relay.hpp"
+#include "runtime/log.hpp"
+#include "store/nar_files.hpp"
+
+#include <fstream>
+
+namespace coppice::actors {
+namespace {
+
+attempt begin_attempt(const job& j, const std::optional<store::kept_entry>& kept) {
+  return kept ? attempt{kept->token, kept->outputs} : attempt{j.token};
+}
+
+rt::child_options one_life() {
+  rt::child_options o;
+  o.kind = rt::restart_kind::temporary;
+  return o;
+}
+
+/// Copies a finished log into the store under both its names: for the attempt, and where `nix log` looks.
+expected<void> copy_log(store::blob_store& blobs, const std::filesystem::path& file, const std::vector<std::string>& keys) {
+  for (auto& key : keys) {
+    std::ifstream in(file, std::ios::binary);
+    auto out = blobs.begin();
+    if (!out) return tl::unexpected(out.error());
+    std::vector<char> block(256 << 10);
+    while (in.read(block.data(), static_cast<std::streamsize>(block.size())), in.gcount() > 0)
+      if (auto done = (*out)->write({block.data(), static_cast<std::size_t>(in.gcount())}); !done) return done;
+    if (auto done = (*out)->commit(key); !done) return done;
+  }
+  return {};
+}
+
+} // namespace
+
+worker_state::worker_state(rt::self<interface>* self, config c, peers p, job j, nonce who,
+                           std::optional<store::kept_entry> kept)
+  : self_(self), config_(std::move(c)), peers_(std::move(p)), job_(std::move(j)), who_(who),
+    attempt_(begin_attempt(job_, kept)), holds_slot_(!kept) {}
+
+worker_state::~worker_state() {
+  // a crash must leave no builder behind (INV-11)
+  auto gone = caf::make_error(caf::exit_reason::kill);
+  if (executor_) rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(*executor_), gone);
+  if (relay_) rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(*relay_), gone);
+}
+
+worker_state::interface::behavior_type worker_state::make_behavior() {
+  auto parsed = nix::parse_derivation(job_.aterm, job_.drv);
+  if (!parsed) throw std::runtime_error(parsed.error().what); // GRAPH has read it: this cannot be
+  drv_ = std::move(*parsed);
+  self_->set_down_handler([this](caf::scheduled_actor*, caf::down_msg& down) {
+    if (executor_ && down.source == executor_->address() && attempt_.at() == attempt::stage::building)
+      return perform(attempt_.on_rejected(failure::infra, "the executor died: " + rt::describe_reason(down.reason)));
+    if (!down.reason || down.reason == caf::exit_reason::normal) return;
+    // STORE_UPLOADER: what it was doing is done again
+    if (attempt_.at() == attempt::stage::packing) reject(failure::infra, "the upload died: " + rt::describe_reason(down.reason));
+    if (attempt_.at() == attempt::stage::storing) pack(true);
+  });
+  self_->send(self_->incarnation(), atom::tick_v);
+  perform(attempt_.begin());
+  return {
+    [this](atom::changed_atom, const ledger::lock_state& row) { perform(attempt_.on_row(row)); },
+    [this](atom::exited_atom, build_exit& e) { on_exited(std::move(e)); },
+    [this](atom::packed_atom, packed_outputs& p) { return on_packed(p); },
+    [this](atom::failed_atom, failure kind, std::string& reason) { reject(kind, std::move(reason)); },
+    [this](atom::stored_atom, packed_outputs& p) { perform(attempt_.on_stored(std::move(p.outputs))); },
+    [this](atom::failed_atom, const caf::error&) { perform(attempt_.on_store_failed()); },
+    [this](atom::done_atom, std::uint64_t id, const caf::error& e) {
+      auto work = work_.extract(id);
+      if (!work.empty()) work.mapped()(from_caf(e));
+    },
+    [this](atom::progress_atom, const step_progress& p) {
+      if (attempt_.at() == attempt::stage::building) report(p.phase.empty() ? "building" : p.phase, p.last_line);
+    },
+    [this](atom::tick_atom) {
+      self_->send(peers_.pool, atom::open_v, job_.key, who_, holds_slot_, lock_watcher_actor{self_->stable()});
+      perform(attempt_.on_tick());
+      self_->later(config_.tick, atom::tick_v);
+    },
+  };
+}
+
+void worker_state::perform(attempt::effects effects) {
+  if (effects.empty()) return;
+  self_->doing(std::string(nix::derivation_name(job_.drv)) + ": " + std::string(attempt::to_string(attempt_.at())));
+  if (attempt_.at() != attempt::stage::over) report(attempt::to_string(attempt_.at()));
+  for (auto& e : effects) {
+    if (std::get_if<attempt::fetch>(&e))
+      fetch();
+    else if (auto* s = std::get_if<attempt::start>(&e))
+      start(s->token);
+    else if (std::get_if<attempt::run>(&e))
+      run();
+    else if (auto* k = std::get_if<attempt::kill>(&e)) {
+      killed_ = *k;
+      if (executor_) self_->send(*executor_, atom::stop_v, k->why, k->reason);
+    } else if (std::get_if<attempt::pack>(&e))
+      pack(false);
+    else if (auto* keeping = std::get_if<attempt::keep>(&e))
+      keep(keeping->outputs);
+    else if (std::get_if<attempt::store>(&e)) {
+      if (uploader_)
+        uploader_->deliver(ledger::done{});
+      else
+        pack(true);
+      uploader_.reset();
+    } else if (auto* c = std::get_if<attempt::commit>(&e))
+      settle(atom::commit_v, ledger::commit{job_.key, c->token, c->outputs});
+    else if (auto* p = std::get_if<attempt::partial>(&e)) {
+      self_->call(peers_.locks, atom::partial_v, ledger::partial{job_.key, p->token})
+        .then([](ledger::done&) {}, [](caf::error&) {
+          // ignored: it only tells people why the upload takes long; the lock stays ours
+        });
+    } else if (auto* f = std::get_if<attempt::fail>(&e))
+      settle(atom::fail_v, ledger::fail_attempt{job_.key, f->token, f->kind, f->reason, f->log_tail});
+    else if (auto* r = std::get_if<attempt::release>(&e))
+      settle(atom::release_v, ledger::release{job_.key, r->token, r->why, r->reason});
+    else if (std::get_if<attempt::reclaim>(&e)) {
+      self_->call(peers_.locks, atom::reclaim_v, reclaim_lock{job_.key, job_.drv, who_, true}, lock_watcher_actor{self_->stable()})
+        .then([this](const ledger::granted& g) { perform(attempt_.on_token(g.token)); },
+              [this](caf::error& why) { perform(attempt_.on_refused(from_caf(why))); });
+    } else if (std::get_if<attempt::free_slot>(&e)) {
+      holds_slot_ = false;
+      self_->send(peers_.pool, atom::ended_v, job_.key, attempt_.token());
+    } else if (auto* d = std::get_if<attempt::discard>(&e))
+      discard(d->committed);
+    else if (std::get_if<attempt::end>(&e)) {
+      report("over", {}, true);
+      self_->send(peers_.locks, atom::unwatch_v, job_.key, lock_watcher_actor{self_->stable()});
+    }
+  }
+}
+
+template <class Atom, class Tx>
+void worker_state::settle(Atom verb, Tx tx) {
+  self_->call(peers_.locks, verb, std::move(tx))
+    .then([this](ledger::done&) { perform(attempt_.on_settled()); },
+          [this](caf::error& e) {
+            auto why = from_caf(e);
+            rt::log::warn("WORKER", "not settled drv={} token={} error={}", job_.drv.to_string(), attempt_.token().value,
+                          to_string(why));
+            perform(attempt_.on_refused(why));
+          });
+}
+
+void worker_state::fetch() {
+  self_->call(peers_.fetcher, atom::fetch_v, job_.inputs)
+    .then(
+      [this](fetched& f) {
+        inputs_ = std::move(f);
+        perform(attempt_.on_fetched());
+      },
+      [this](caf::error& e) { perform(attempt_.on_fetch_failed(from_caf(e))); });
+}
+
+void worker_state::start(fence token) {
+  self_->call(peers_.locks, atom::start_v, start_attempt{job_.key, token, who_}, lock_watcher_actor{self_->stable()})
+    .then([this](const ledger::granted& g) { perform(attempt_.on_token(g.token)); },
+          [this](caf::error& e) { perform(attempt_.on_refused(from_caf(e))); });
+}
+
+void worker_state::run() {
+  std::vector<nix::store_path> closure;
+  for (auto& info : inputs_.closure) closure.push_back(info.path);
+  auto plan = plan_sandbox(job_.drv, drv_, closure, config_.sandbox);
+  if (!plan)
+    return perform(attempt_.on_rejected(plan.error().code == ec::unsupported ? failure::unsupported : failure::infra,
+                                        plan.error().what));
+  struct made {
+    std::shared_ptr<build_dir> dir;
+    std::filesystem::path staging;
+  };
+  auto slot = std::make_shared<made>();
+  auto group_name = job_.key.to_string().substr(0, 16) + "-" + std::to_string(attempt_.token().value);
+  auto work = [slot, group_name, c = config_, plan = std::move(*plan)]() -> expected<void> {
+    auto staging = c.local->staging();
+    if (!staging) return tl::unexpected(staging.error());
+    slot->staging = *staging;
+    build_dir_config where;
+    where.dir = *staging / "build";
+    where.inputs_dir = c.local->real_dir();
+    where.exec_program = c.exec_program;
+    where.run_as = c.run_as;
+    auto group = c.cgroups->make(group_name, {});
+    if (!group) return tl::unexpected(group.error());
+    where.group = std::move(*group);
+    auto dir = build_dir::make(plan, std::move(where));
+    if (!dir) return tl::unexpected(dir.error());
+    slot->dir = std::move(*dir);
+    return {};
+  };
+  blocking(std::move(work), [this, slot](const error& e) {
+    dir_ = slot->dir;
+    staging_ = slot->staging;
+    if (e.code == ec::none) return start_log(dir_);
+    // a host path that the configuration names and the host lacks is nothing another try can mend
+    reject(e.code == ec::missing ? failure::unsupported : failure::infra, "cannot set up the sandbox: " + e.what);
+  });
+}
+
+void worker_state::start_log(std::shared_ptr<build_dir> dir) {
+  auto process = config_.processes->reserve();
+  log_relay_state::config c;
+  c.pool = config_.pool;
+  c.processes = config_.processes;
+  c.process = process;
+  c.file = config_.log_dir / (job_.key.to_string() + "-" + std::to_string(attempt_.token().value) + ".log");
+  c.progress = {job_.key, job_.drv, attempt_.token(), config_.node, {}, {}, false};
+  rt::start_child<log_relay_state>(self_, peers_.workers, label() + ".log", one_life(), c, worker_actor{self_->stable()})
+    .then(
+      [this, dir, process](const caf::strong_actor_ptr& ref) {
+        relay_ = caf::actor_cast<log_relay_actor>(ref);
+        start_executor(dir, process);
+      },
+      [this](caf::error& e) { reject(failure::infra, "cannot start the log relay: " + from_caf(e).what); });
+}
+
+void worker_state::start_executor(std::shared_ptr<build_dir> dir, rt::process_id process) {
+  rt::process_limits limits;
+  limits.timeout = config_.limits.timeout;
+  limits.silence = config_.limits.max_silent;
+  limits.log_bytes_max = config_.limits.log_bytes_max;
+  executor_state::config c{config_.processes, process, dir->process(limits), dir, job_.drv.to_string()};
+  c.spec.grace = config_.limits.kill_grace;
+  rt::start_child<executor_state>(self_, peers_.workers, label() + ".exec", one_life(), c,
+                                  worker_actor{self_->stable()}, *relay_)
+    .then(
+      [this](const caf::strong_actor_ptr& ref) {
+        executor_ = caf::actor_cast<executor_actor>(ref);
+        self_->monitor(*executor_);
+        if (killed_) self_->send(*executor_, atom::stop_v, killed_->why, killed_->reason);
+      },
+      [this](caf::error& e) { reject(failure::infra, "cannot start the executor: " + from_caf(e).what); });
+}
+
+void worker_state::on_exited(build_exit e) {
+  executor_.reset();
+  if (!relay_) return;
+  self_->call(*relay_, atom::done_v)
+    .then([this, e](std::string& tail) { store_log(e, std::move(tail)); },
+          [this, e](caf::error&) { store_log(e, {}); }); // the log is lost, the build is not
+}
+
+// The log is in the store before anybody is told how the attempt ended.
+void worker_state::store_log(const build_exit& e, std::string tail) {
+  rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(*relay_), caf::make_error(caf::exit_reason::user_shutdown));
+  relay_.reset();
+  auto file = config_.log_dir / (job_.key.to_string() + "-" + std::to_string(attempt_.token().value) + ".log");
+  std::vector<std::string> keys{store::attempt_log_key(job_.key, attempt_.token()), store::log_key(job_.drv)};
+  blocking(
+    [blobs = config_.blobs, file, keys]() -> expected<void> {
+      if (auto done = copy_log(*blobs, file, keys); !done) return done;
+      std::error_code ignored; // a file that stays is found again by its name
+      std::filesystem::remove(file, ignored);
+      return {};
+    },
+    [this, e, tail = std::move(tail)](const error& failed) {
+      if (failed.code != ec::none)
+        rt::log::warn("WORKER", "log not stored drv={} error={}", job_.drv.to_string(), to_string(failed));
+      if (e.failure == failure::none) {
+        auto made = dir_->collect_outputs();
+        if (!made) {
+          auto faulty = e;
+          faulty.failure = made.error().kind;
+          faulty.reason = made.error().reason;
+          return perform(attempt_.on_exited(faulty, tail));
+        }
+      }
+      perform(attempt_.on_exited(e, tail));
+    });
+}
+
+void worker_state::pack(bool registered) {
+  upload_order o;
+  o.name = label();
+  o.worker = self_->stable();
+  o.drv = job_.drv;
+  o.registered = registered;
+  for (auto& [output_name, output] : drv_.outputs) {
+    realised_output r;
+    r.name = output_name;
+    r.info.path = *output.path;
+    o.kept_trees.push_back(config_.local->real_path(*output.path));
+    o.candidates.insert(*output.path);
+    o.outputs.push_back(std::move(r));
+  }
+  for (auto& info : inputs_.closure) o.candidates.insert(info.path);
+  if (registered) {
+    o.outputs = attempt_.outputs();
+    o.trees.clear();
+    for (auto& out : o.outputs) {
+      o.trees.push_back(config_.local->real_path(out.info.path));
+      o.candidates.insert(out.info.references.begin(), out.info.references.end());
+    }
+    o.kept_trees = o.trees;
+  } else {
+    auto made = dir_->collect_outputs();
+    if (!made) return reject(made.error().kind, made.error().reason);
+    for (auto& out : o.outputs) o.trees.push_back(made->at(out.name));
+  }
+  if (drv_.is_fixed_output()) {
+    auto& output = drv_.outputs.begin()->second;
+    if (auto declared = output.content_hash()) {
+      o.content.emplace(output.method(), declared->algo());
+      o.outputs[0].info.ca = std::string("fixed:") + (output.method() == nix::content_method::recursive ? "r:" : "") +
+                             declared->to_string();
+    }
+  }
+  peers_.upload(self_, std::move(o));
+}
+
+std::optional<std::string> worker_state::output_fault(const packed_outputs& p) const {
+  if (!drv_.is_fixed_output()) return {};
+  auto& output = drv_.outputs.begin()->second;
+  auto declared = output.content_hash();
+  if (!declared) return declared.error().what;
+  fixed_output_facts facts;
+  facts.plain_file = p.plain_file;
+  if (auto found = nix::hash::parse_any(p.content_hash, declared->algo())) facts.hash = *found;
+  facts.references = {p.outputs[0].info.references.begin(), p.outputs[0].info.references.end()};
+  return fixed_output_fault(job_.drv, drv_, facts);
+}
+
+caf::result<ledger::done> worker_state::on_packed(packed_outputs& p) {
+  rt::reply<ledger::done> out{self_};
+  if (attempt_.at() != attempt::stage::packing) {
+    out.fail(ec::stale, "this attempt is past packing");
+  } else if (auto fault = output_fault(p)) {
+    auto kind = p.content_hash.empty() || !p.outputs[0].info.references.empty() ? failure::output_rejected : failure::hash_mismatch;
+    out.fail(ec::invalid, *fault);
+    reject(kind, *fault);
+  } else {
+    uploader_ = out;
+    perform(attempt_.on_packed(std::move(p.outputs)));
+  }
+  return out;
+}
+
+void worker_state::keep(const std::vector<realised_output>& outputs) {
+  auto made = dir_->collect_outputs();
+  if (!made) return reject(made.error().kind, made.error().reason);
+  std::vector<std::pair<path_info, std::filesystem::path>> trees;
+  for (auto& o : outputs) trees.emplace_back(o.info, made->at(o.name));
+  store::kept_entry entry{job_.key, attempt_.token(), job_.drv, job_.aterm, outputs};
+  blocking(
+    [local = config_.local, kept = config_.kept, trees, entry]() -> expected<void> {
+      if (auto done = local->add_outputs(trees); !done) return done;
+      return kept->add(entry);
+    },
+    [this](const error& e) {
+      if (e.code != ec::none) return reject(failure::infra, "cannot keep the outputs: " + e.what);
+      perform(attempt_.on_kept());
+    });
+}
+
+void worker_state::reject(failure kind, std::string reason) {
+  if (uploader_) uploader_->fail(ec::invalid, reason);
+  uploader_.reset();
+  perform(attempt_.on_rejected(kind, std::move(reason)));
+}
+
+void worker_state::discard(bool committed) {
+  self_->send(peers_.fetcher, atom::unpin_v, inputs_.pin);
+  auto work = [dir = std::exchange(dir_, nullptr), staging = staging_, kept = config_.kept, local = config_.local,
+               key = job_.key, outputs = committed ? std::vector<realised_output>{} : attempt_.outputs()]() -> expected<void> {
+    expected<void> result;
+    auto note = [&](expected<void> done) {
+      if (!done && result) result = done;
+    };
+    if (dir) note(dir->remove());
+    if (!staging.empty()) note(store::remove_tree(staging));
+    for (auto& o : outputs) note(local->remove(o.info.path)); // another build of it counts, not this one (INV-4)
+    note(kept->remove(key));
+    return result;
+  };
+  blocking(std::move(work), [this](const error& e) {
+    if (e.code != ec::none) rt::log::warn("WORKER", "scratch not removed drv={} error={}", job_.drv.to_string(), to_string(e));
+    self_->quit();
+  });
+}
+
+void worker_state::report(std::string_view phase, std::string last_line, bool over) {
+  self_->send(peers_.observatory, atom::progress_v,
+              step_progress{job_.key, job_.drv, attempt_.token(), config_.node, std::string(phase), std::move(last_line), over});
+}
+
+void worker_state::blocking(std::function<expected<void>()> work, std::function<void(const error&)> done) {
+  auto id = ++work_count_;
+  work_.emplace(id, std::move(done));
+  auto me = self_->incarnation();
+  bool posted = rt::post_and_send(
+    *config_.pool, std::move(work),
+    [me, id](expected<void> r) { caf::anon_send(me, atom::done_v, id, r ? caf::error{} : make_error(r.error())); },
+    [me, id](const std::string& what) { caf::anon_send(me, atom::done_v, id, make_error(ec::crashed, what)); });
+  if (!posted) self_->send(self_->incarnation(), atom::done_v, id, make_error(ec::overloaded, "the pool is full"));
+}
+
+} // namespace coppice::actors

@@ -1,0 +1,122 @@
+#pragma once
+
+#include "actors/build/attempt.hpp"
+#include "actors/build/build_dir.hpp"
+#include "actors/settings.hpp"
+#include "messages/interfaces.hpp"
+#include "nix/derivation.hpp"
+#include "runtime/cgroup.hpp"
+#include "runtime/actor.hpp"
+#include "runtime/clock.hpp"
+#include "runtime/pool.hpp"
+#include "runtime/process.hpp"
+#include "runtime/supervisor.hpp"
+#include "store/blob_store.hpp"
+#include "store/kept.hpp"
+#include "store/local_store.hpp"
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+
+namespace coppice::actors {
+
+/// Carries one job under one token from start to commit.
+/// Takes: changed rows, exited from EXECUTOR, progress from LOG_RELAY, packed, stored, failed from STORE_UPLOADER.
+/// Sends: start, commit, fail, release, partial, reclaim to LOCK_MANAGER, fetch and unpin to FETCHER, ended to
+/// WORKER_POOL, progress to OBSERVATORY. Owns: one ATTEMPT, its scratch directory, its log.
+/// Supervised by: WORKERS_SUP, temporary: a new attempt is a new token.
+class worker_state {
+public:
+  using interface = worker_actor;
+  static constexpr const char* name = "worker";
+
+  /// An attempt's outputs, to be packed and put.
+  struct upload_order {
+    std::string name; ///< of the STORE_UPLOADER
+    worker_actor worker;
+    nix::store_path drv;
+    std::vector<realised_output> outputs;          ///< names and paths; complete if `registered`
+    std::vector<std::filesystem::path> trees;      ///< where they lie now
+    std::vector<std::filesystem::path> kept_trees; ///< where they lie once registered
+    std::set<nix::store_path> candidates;          ///< what they may refer to
+    std::optional<std::pair<nix::content_method, nix::hash_algo>> content; ///< the hash that a fixed output declares
+    bool registered = false;
+  };
+  struct peers {
+    ledger_actor ledger;
+    lock_manager_actor locks;
+    fetcher_actor fetcher;
+    observatory_actor observatory;
+    worker_pool_actor pool;
+    rt::supervisor_actor workers; ///< EXECUTOR and LOG_RELAY are started beside their WORKER
+    /// Starts a STORE_UPLOADER; given by actors/tree, which alone knows both stages.
+    std::function<void(rt::self<interface>*, upload_order)> upload;
+  };
+  struct config {
+    node_id node;
+    rt::process_port* processes;
+    rt::executor* pool;
+    const rt::clock* clock;
+    store::blob_store* blobs;
+    store::local_store* local;
+    store::kept_journal* kept;
+    const rt::cgroup_root* cgroups;
+    std::filesystem::path log_dir;
+    std::filesystem::path exec_program;
+    sandbox_settings sandbox;
+    std::optional<rt::process_user> run_as;
+    limit_settings limits;
+    std::chrono::milliseconds tick{1'000};
+  };
+
+  worker_state(rt::self<interface>* self, config c, peers p, job j, nonce who, std::optional<store::kept_entry> kept);
+  ~worker_state();
+  interface::behavior_type make_behavior();
+
+private:
+  void perform(attempt::effects effects);
+  void fetch();
+  void start(fence token);
+  void run();
+  void start_log(std::shared_ptr<build_dir> dir);
+  void start_executor(std::shared_ptr<build_dir> dir, rt::process_id process);
+  void on_exited(build_exit e);
+  void store_log(const build_exit& e, std::string tail);
+  void pack(bool registered);
+  caf::result<ledger::done> on_packed(packed_outputs& p);
+  std::optional<std::string> output_fault(const packed_outputs& p) const;
+  void keep(const std::vector<realised_output>& outputs);
+  void discard(bool committed);
+  void report(std::string_view phase, std::string last_line = {}, bool over = false);
+  void reject(failure kind, std::string reason);
+  /// Runs blocking work on the pool; `done` on this actor with its error, or ec::none.
+  void blocking(std::function<expected<void>()> work, std::function<void(const error&)> done);
+  /// A transaction of this attempt; its answer moves the attempt on.
+  template <class Atom, class Tx>
+  void settle(Atom verb, Tx tx);
+  std::string label() const { return self_->path().substr(self_->path().rfind('/') + 1); }
+
+  rt::self<interface>* self_;
+  config config_;
+  peers peers_;
+  job job_;
+  nonce who_;
+  attempt attempt_;
+  nix::derivation drv_;
+  fetched inputs_;
+  std::shared_ptr<build_dir> dir_;
+  std::filesystem::path staging_;
+  std::optional<log_relay_actor> relay_;
+  std::optional<executor_actor> executor_;
+  std::optional<rt::reply<ledger::done>> uploader_; ///< STORE_UPLOADER waits for the outputs to be kept
+  std::map<std::uint64_t, std::function<void(const error&)>> work_; ///< blocking work under way
+  std::uint64_t work_count_ = 0;
+  std::optional<attempt::kill> killed_; ///< said to EXECUTOR, or as soon as there is one
+  bool holds_slot_ = true;
+};
+
+} // namespace coppice::actors

@@ -1,0 +1,147 @@
+#include "actors/build/worker_pool.hpp"
+
+#include "actors/ask.hpp"
+#include "runtime/log.hpp"
+#include "runtime/random.hpp"
+
+namespace coppice::actors {
+
+worker_pool_state::worker_pool_state(rt::self<interface>* self, config c, worker_state::peers peers,
+                                     std::vector<allocator_actor> allocators, rt::supervisor_actor workers)
+  : self_(self), config_(std::move(c)), peers_(std::move(peers)), allocators_(std::move(allocators)),
+    workers_(std::move(workers)) {
+  peers_.pool = self_->stable();
+}
+
+worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
+  self_->set_down_handler([this](caf::scheduled_actor*, caf::down_msg& down) { on_down(down); });
+  // after a crash the WORKERs of before are still there: let them say so before their slots are given away
+  auto patience = has_workers() ? presence_wait : std::chrono::milliseconds{0};
+  self_->later(patience, atom::tick_v);
+  return {
+    [this](atom::assign_atom, job& j) { return assign(j); },
+    [this](atom::open_atom, const inhash& key, const nonce& who, bool counts, const lock_watcher_actor& worker) {
+      on_present(key, who, counts, worker);
+    },
+    [this](atom::ended_atom, const inhash& key, fence) {
+      if (auto found = slots_.find(key); found != slots_.end()) found->second.counts = false;
+      offer_slots();
+    },
+    [this](atom::tick_atom) {
+      if (!std::exchange(ready_, true)) resume_kept();
+      offer_slots();
+      self_->later(config_.offer_interval, atom::tick_v);
+    },
+  };
+}
+
+void worker_pool_state::on_present(const inhash& key, const nonce& who, bool counts, const lock_watcher_actor& worker) {
+  auto [at, fresh] = slots_.try_emplace(key);
+  if (fresh) self_->monitor(worker);
+  if (fresh || at->second.who == who) at->second = {worker, who, counts};
+}
+
+caf::result<ledger::done> worker_pool_state::assign(job& j) {
+  rt::reply<ledger::done> out{self_};
+  if (slots_.contains(j.key))
+    out.deliver(ledger::done{}); // said twice; a second WORKER's start would be stale anyway
+  else if (free_slots() == 0)
+    out.fail(ec::overloaded, "no slot is free on " + config_.worker.node.value);
+  else
+    start(std::move(j), {}, [out](caf::error e) { e ? out.deliver(std::move(e)) : out.deliver(ledger::done{}); });
+  return out;
+}
+
+void worker_pool_state::start(job j, std::optional<store::kept_entry> kept, std::function<void(caf::error)> told) {
+  auto key = j.key;
+  auto who = rt::random_id<nonce>();
+  auto label = std::string(nix::derivation_name(j.drv)) + "." + std::to_string(++births_);
+  rt::child_options options;
+  options.kind = rt::restart_kind::temporary;
+  bool resumes = kept.has_value();
+  slots_[key] = {{}, who, !resumes};
+  rt::start_child<worker_state>(self_, workers_, label, options, config_.worker, peers_, std::move(j), who, std::move(kept))
+    .then(
+      [this, key, told](const caf::strong_actor_ptr& ref) {
+        auto worker = caf::actor_cast<worker_actor>(ref);
+        if (auto found = slots_.find(key); found != slots_.end()) found->second.worker = worker;
+        self_->monitor(worker);
+        told({});
+      },
+      [this, key, told](caf::error& e) {
+        slots_.erase(key);
+        told(std::move(e));
+      });
+}
+
+void worker_pool_state::on_down(const caf::down_msg& down) {
+  for (auto s = slots_.begin(); s != slots_.end(); ++s) {
+    if (!s->second.worker || s->second.worker.address() != down.source) continue;
+    auto [key, gone] = *s;
+    slots_.erase(s);
+    if (down.reason && down.reason != caf::exit_reason::normal) {
+      rt::log::warn("WORKER_POOL", "worker died key={} reason={}", key.to_string(), rt::describe_reason(down.reason));
+      release_dead(key, gone.who, rt::describe_reason(down.reason));
+    }
+    return offer_slots();
+  }
+}
+
+// Its token died with it: the row says which one is held by the asker we made it.
+void worker_pool_state::release_dead(const inhash& key, const nonce& who, const std::string& why) {
+  transact<ledger::lock_states>(
+    self_, peers_.ledger, ledger::read_locks{{key}},
+    [this, key, who, why](ledger::lock_states& rows) {
+      if (rows.rows.empty() || rows.rows[0].holder.nonce != who) return;
+      self_->call(peers_.locks, atom::release_v, ledger::release{key, rows.rows[0].token, failure::infra, why})
+        .then([](ledger::done&) {},
+              [](caf::error&) {
+                // ignored: the lease of this process ends it
+              });
+    },
+    [](const error&) {
+      // ignored: likewise
+    });
+}
+
+void worker_pool_state::resume_kept() {
+  auto kept = config_.worker.kept->list();
+  if (!kept) {
+    rt::log::error("WORKER_POOL", "journal of kept outputs not read error={}", to_string(kept.error()));
+    return;
+  }
+  for (auto& problem : kept->problems) rt::log::error("WORKER_POOL", "kept outputs not resumed problem={}", problem);
+  for (auto& entry : kept->entries) {
+    job j;
+    j.key = entry.key;
+    j.token = entry.token;
+    j.drv = entry.drv;
+    j.aterm = entry.aterm;
+    if (slots_.contains(j.key)) continue; // its WORKER is alive
+    rt::log::info("WORKER_POOL", "kept outputs resumed drv={} token={}", entry.drv.to_string(), entry.token.value);
+    start(std::move(j), std::move(entry), [](const caf::error& e) {
+      if (e) rt::log::warn("WORKER_POOL", "worker for kept outputs not started error={}", to_string(from_caf(e)));
+    });
+  }
+}
+
+void worker_pool_state::offer_slots() {
+  offer o{config_.worker.node, config_.born, free_slots(), config_.slots, config_.systems, config_.features};
+  auto me = worker_pool_actor{self_->stable()};
+  for (auto& a : allocators_) self_->send(a, atom::offer_v, o, me);
+  self_->doing(std::to_string(config_.slots - o.slots_free) + " of " + std::to_string(config_.slots) + " slots busy");
+}
+
+bool worker_pool_state::has_workers() const {
+  for (auto& a : config_.directory->describe())
+    if (a.path.starts_with(config_.workers_path + "/")) return true;
+  return false;
+}
+
+std::uint32_t worker_pool_state::free_slots() const {
+  std::uint32_t busy = 0;
+  for (auto& [key, s] : slots_) busy += s.counts ? 1 : 0;
+  return busy < config_.slots ? config_.slots - busy : 0;
+}
+
+} // namespace coppice::actors

@@ -1,0 +1,62 @@
+#pragma once
+
+#include "actors/build/worker.hpp"
+#include "messages/interfaces.hpp"
+#include "runtime/actor.hpp"
+#include "runtime/supervisor.hpp"
+
+#include <map>
+#include <functional>
+
+namespace coppice::actors {
+
+/// Offers this machine's free slots and turns an assignment into a WORKER.
+/// Takes: assign from ALLOCATORs, ended from WORKERs. Sends: offer to ALLOCATORs, children to WORKERS_SUP, T7 for a
+/// WORKER that died. Owns: the slots (soft); resumes the journal of kept outputs at birth.
+/// Supervised by: WORK_SUP.
+class worker_pool_state {
+public:
+  using interface = worker_pool_actor;
+  static constexpr const char* name = "worker-pool";
+
+  struct config {
+    worker_state::config worker;
+    coppice::incarnation born;
+    std::uint32_t slots = 1;
+    std::vector<std::string> systems, features;
+    std::chrono::milliseconds offer_interval{5'000};
+    const rt::directory* directory;
+    std::string workers_path; ///< of WORKERS_SUP
+  };
+  worker_pool_state(rt::self<interface>* self, config c, worker_state::peers peers,
+                    std::vector<allocator_actor> allocators, rt::supervisor_actor workers);
+  interface::behavior_type make_behavior();
+
+private:
+  struct occupant {
+    lock_watcher_actor worker;
+    nonce who;
+    bool counts = true; ///< it holds a slot; not so while it only uploads
+  };
+  caf::result<ledger::done> assign(job& j);
+  void start(job j, std::optional<store::kept_entry> kept, std::function<void(caf::error)> told);
+  void on_present(const inhash& key, const nonce& who, bool counts, const lock_watcher_actor& worker);
+  bool has_workers() const;
+  void on_down(const caf::down_msg& down);
+  void release_dead(const inhash& key, const nonce& who, const std::string& why);
+  void resume_kept();
+  void offer_slots();
+  std::uint32_t free_slots() const;
+
+  rt::self<interface>* self_;
+  config config_;
+  worker_state::peers peers_;
+  std::vector<allocator_actor> allocators_;
+  rt::supervisor_actor workers_;
+  std::map<inhash, occupant> slots_;
+  std::uint64_t births_ = 0;
+  bool ready_ = false; ///< what was there before a crash has had time to say so
+  static constexpr std::chrono::milliseconds presence_wait{2'500};
+};
+
+} // namespace coppice::actors

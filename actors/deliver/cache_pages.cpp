@@ -1,0 +1,192 @@
+#include "actors/deliver/cache_pages.hpp"
+
+#include "actors/deliver/http_server.hpp"
+#include "nix/hash.hpp"
+#include "runtime/fd.hpp"
+#include "runtime/log.hpp"
+#include "store/files.hpp"
+
+#include <fcntl.h>
+#include <httplib.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <optional>
+#include <vector>
+
+namespace coppice::actors {
+
+namespace {
+
+constexpr std::size_t piece_bytes = 64 * 1024;
+constexpr std::uint64_t narinfo_bytes_max = 8 * 1024 * 1024;
+constexpr const char* text_type = "text/plain; charset=utf-8";
+
+std::optional<std::uint64_t> number(std::string_view text) {
+  std::uint64_t value = 0;
+  auto [end, e] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (e != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+void fail_with(httplib::Response& res, const error& e) {
+  if (e.code == ec::missing || e.code == ec::invalid) return respond(res, 404, "there is no such thing here");
+  rt::log::error("CACHE_SERVER", "cannot serve error={}", to_string(e));
+  respond(res, 500, "the store cannot be read");
+}
+
+expected<std::size_t> read_at(int fd, std::uint64_t offset, std::span<char> into) {
+  std::size_t got = 0;
+  while (got < into.size()) {
+    auto n = ::pread(fd, into.data() + got, into.size() - got, static_cast<off_t>(offset + got));
+    if (n == 0) break;
+    if (n < 0 && errno != EINTR) return tl::unexpected(store::system_error(errno, "cannot read a log"));
+    if (n > 0) got += static_cast<std::size_t>(n);
+  }
+  return got;
+}
+
+/// The one component behind `directory` in a request's path; empty if it is not of that form.
+std::string_view below(std::string_view directory, std::string_view path) {
+  if (!path.starts_with(directory)) return {};
+  path.remove_prefix(directory.size());
+  return path.find('/') == path.npos ? path : std::string_view{};
+}
+
+struct attempt_name {
+  inhash key;
+  fence token;
+};
+
+/// Reads "<inhash>-<fence>".
+std::optional<attempt_name> parse_attempt(std::string_view name) {
+  auto dash = name.find('-');
+  if (dash == name.npos) return std::nullopt;
+  auto key = inhash::parse(name.substr(0, dash));
+  auto token = number(name.substr(dash + 1));
+  if (!key || !token || std::to_string(*token) != name.substr(dash + 1)) return std::nullopt;
+  return attempt_name{*key, {*token}};
+}
+
+} // namespace
+
+byte_range parse_range(std::string_view header, std::uint64_t size) {
+  using kind = byte_range::kind;
+  const byte_range whole{0, size, kind::whole}, none{0, 0, kind::unsatisfiable};
+  constexpr std::string_view unit = "bytes=";
+  if (!header.starts_with(unit)) return whole;
+  header.remove_prefix(unit.size());
+  auto dash = header.find('-');
+  if (dash == header.npos) return whole;
+  auto before = header.substr(0, dash), after = header.substr(dash + 1);
+  auto first = number(before), last = number(after);
+  if ((!first && !before.empty()) || (!last && !after.empty()) || (!first && !last)) return whole;
+  if (!first) {
+    auto length = std::min(*last, size);
+    return length ? byte_range{size - length, length, kind::part} : none;
+  }
+  if (last && *last < *first) return whole;
+  if (*first >= size) return none;
+  auto end = last ? std::min(*last, size - 1) : size - 1;
+  return {*first, end - *first + 1, kind::part};
+}
+
+void cache_pages::get(const httplib::Request& req, httplib::Response& res) const {
+  std::string_view path = req.path;
+  if (path == "/nix-cache-info")
+    return send_small(req, res, "StoreDir: " + store_dir_ + "\nWantMassQuery: 1\nPriority: 30\n",
+                      "text/x-nix-cache-info");
+  if (path.size() == 1 + nix::hash_part_chars + 8 && path.ends_with(".narinfo") &&
+      std::all_of(path.begin() + 1, path.end() - 8, nix::is_base32))
+    return send_narinfo(req, res, req.path.substr(1));
+  if (auto name = below("/nar/", path); !name.empty())
+    return send_blob(req, res, req.path.substr(1), "application/x-nix-nar");
+  if (auto name = below("/log/", path); !name.empty() && nix::store_path::from_base_name(name))
+    return send_blob(req, res, req.path.substr(1), text_type);
+  if (auto name = below("/attempt/", path); !name.empty()) return send_attempt(req, res, name);
+  respond(res, 404, "there is no such thing here");
+}
+
+void cache_pages::send_small(const httplib::Request& req, httplib::Response& res, const std::string& body,
+                             const char* type) {
+  res.status = 200;
+  if (req.method == "HEAD") {
+    res.set_header("Content-Type", type);
+    res.set_header("Content-Length", std::to_string(body.size()));
+  } else {
+    res.set_content(body, type);
+  }
+}
+
+void cache_pages::send(const httplib::Request& req, httplib::Response& res, std::uint64_t size, const char* type,
+                       const reader& read) {
+  res.set_header("Accept-Ranges", "bytes");
+  if (req.method == "HEAD") {
+    res.status = 200;
+    res.set_header("Content-Type", type);
+    res.set_header("Content-Length", std::to_string(size));
+    return;
+  }
+  // no validators are given out, so that If-Range never matches
+  auto range = parse_range(req.has_header("If-Range") ? "" : req.get_header_value("Range"), size);
+  if (range.what == byte_range::kind::unsatisfiable) {
+    res.set_header("Content-Range", "bytes */" + std::to_string(size));
+    return respond(res, 416, "there are no such bytes");
+  }
+  res.status = 200;
+  if (range.what == byte_range::kind::part) {
+    res.status = 206;
+    res.set_header("Content-Range", "bytes " + std::to_string(range.first) + "-" +
+                                        std::to_string(range.first + range.length - 1) + "/" + std::to_string(size));
+  }
+  if (range.length == 0) return res.set_content("", type);
+  res.set_content_provider(range.length, type,
+                           [read, range](std::size_t offset, std::size_t length, httplib::DataSink& sink) {
+                             std::vector<char> piece(std::min(length, piece_bytes));
+                             auto got = read(range.first + offset, piece);
+                             // a failure cuts the connection off: the length was promised
+                             return got && *got > 0 && sink.write(piece.data(), *got);
+                           });
+}
+
+void cache_pages::send_narinfo(const httplib::Request& req, httplib::Response& res, const std::string& key) const {
+  auto text = store::read_blob(blobs_, key, narinfo_bytes_max);
+  if (!text) return fail_with(res, text.error());
+  send_small(req, res, *text, "text/x-nix-narinfo");
+}
+
+void cache_pages::send_blob(const httplib::Request& req, httplib::Response& res, const std::string& key,
+                            const char* type) const {
+  if (auto sound = store::check_blob_key(key); !sound) return fail_with(res, sound.error());
+  if (req.method == "HEAD") {
+    auto size = blobs_.stat(key);
+    if (!size) return fail_with(res, size.error());
+    if (!*size) return respond(res, 404, "there is no such thing here");
+    return send(req, res, **size, type, {});
+  }
+  auto blob = blobs_.open(key);
+  if (!blob) return fail_with(res, blob.error());
+  std::shared_ptr<store::blob_reader> shared = std::move(*blob);
+  send(req, res, shared->size(), type,
+       [shared](std::uint64_t offset, std::span<char> into) { return shared->read(offset, into); });
+}
+
+// A log moves from its file into the store when its attempt ends, in this order, so it is looked for in this order.
+void cache_pages::send_attempt(const httplib::Request& req, httplib::Response& res, std::string_view name) const {
+  auto attempt = parse_attempt(name);
+  if (!attempt) return respond(res, 404, "there is no such thing here");
+  auto file = log_dir_ / (std::string{name} + ".log");
+  auto fd = std::make_shared<rt::unique_fd>(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  struct stat s {};
+  if (*fd && ::fstat(fd->get(), &s) == 0 && S_ISREG(s.st_mode)) {
+    res.set_header("X-Coppice-Log", "running");
+    return send(req, res, static_cast<std::uint64_t>(s.st_size), text_type,
+                [fd](std::uint64_t offset, std::span<char> into) { return read_at(fd->get(), offset, into); });
+  }
+  send_blob(req, res, store::attempt_log_key(attempt->key, attempt->token), text_type);
+  if (res.status < 400 || res.status == 416) res.set_header("X-Coppice-Log", "finished");
+}
+
+} // namespace coppice::actors

@@ -1,0 +1,129 @@
+#include "actors/deliver/cache_server.hpp"
+
+#include "actors/deliver/cache_pages.hpp"
+#include "actors/deliver/http_server.hpp"
+#include "actors/deliver/tickets.hpp"
+#include "actors/deliver/uploads.hpp"
+#include "runtime/log.hpp"
+
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+
+namespace coppice::actors {
+
+namespace {
+
+/// How often a thread that waits for the ledger looks whether the server stops.
+constexpr auto look_interval = std::chrono::milliseconds{20};
+
+http_limits to_http(const cache_server_state::limits& l) {
+  return {.connections_max = l.connections_max,
+          .idle_max = l.idle_max,
+          .stall_max = l.stall_max,
+          .bytes_per_second_min = l.bytes_per_second_min};
+}
+
+uploads::config to_uploads(const cache_server_state::config& c, const ticket_box& tickets) {
+  return {.blobs = c.blobs,
+          .dir = c.upload_dir,
+          .clock = c.clock,
+          .tickets = &tickets,
+          .key = c.key,
+          .source = {c.limits.upload_bytes_max, c.compression_level, c.store_dir},
+          .closure_bytes_max = c.limits.closure_bytes_max,
+          .closure_unpacked_max = c.limits.closure_unpacked_max,
+          .uploads_max = c.limits.uploads_max};
+}
+
+/// Where a thread waits for an answer of the ledger; outlives the wait if the answer is late.
+struct pending_answer {
+  std::mutex mutex;
+  std::condition_variable arrived;
+  std::optional<expected<ledger::any_answer>> answer;
+  void set(expected<ledger::any_answer> a) {
+    std::lock_guard lock{mutex};
+    answer = std::move(a);
+    arrived.notify_all();
+  }
+};
+
+} // namespace
+
+/// What the HTTP threads share.
+class cache_server_state::site {
+public:
+  site(caf::actor_system& system, config c, ledger_actor ledger)
+      : config_(std::move(c))
+      , system_(system)
+      , ledger_(std::move(ledger))
+      , tickets_(config_.limits.ticket_ttl, config_.limits.tickets_max)
+      , pages_(*config_.blobs, config_.log_dir, config_.store_dir)
+      , uploads_(to_uploads(config_, tickets_), [this](ledger::any_transaction t) { return ask(std::move(t)); })
+      , http_(config_.listen, config_.port ? config_.port->value.load() : 0, routes(), to_http(config_.limits)) {
+    if (config_.port) config_.port->value = http_.port();
+  }
+  ~site() { stopping_ = true; } // before http_ waits for its threads
+  std::string issue(const std::string& to) { return tickets_.issue(to, config_.clock->now()); }
+  std::string url() const { return config_.url.empty() ? http_.url() : config_.url; }
+
+private:
+  http_routes routes() {
+    return {.get = [this](const httplib::Request& q, httplib::Response& s) { pages_.get(q, s); },
+            .admits = [this](const httplib::Request& q, httplib::Response& s) { return uploads_.admits(q, s); },
+            .put = [this](const httplib::Request& q, httplib::Response& s,
+                          const body_reader& body) { uploads_.put(q, s, body); }};
+  }
+  expected<ledger::any_answer> ask(ledger::any_transaction t);
+
+  const config config_;
+  caf::actor_system& system_;
+  const ledger_actor ledger_;
+  ticket_box tickets_;
+  cache_pages pages_;
+  uploads uploads_;
+  std::atomic<bool> stopping_{false};
+  http_server http_; // last: its threads use all the others
+};
+
+// Not by a scoped_actor, whose wait nobody can cut short: it would hold up the end of the server.
+expected<ledger::any_answer> cache_server_state::site::ask(ledger::any_transaction t) {
+  auto pending = std::make_shared<pending_answer>();
+  auto timeout = config_.limits.ledger_timeout;
+  system_.spawn<caf::hidden>(
+      [pending, timeout, to = ledger_, t = ledger::transaction{std::move(t)}](caf::event_based_actor* self) {
+        self->request(to, timeout, atom::transact_v, t)
+            .then([pending](ledger::answer& a) { pending->set(std::move(a.body)); },
+                  [pending](caf::error& e) { pending->set(tl::unexpected(from_caf(e))); });
+      });
+  std::unique_lock lock{pending->mutex};
+  for (auto until = std::chrono::steady_clock::now() + timeout; !pending->answer;) {
+    if (stopping_) return fail(ec::shutdown, "the server is stopping");
+    if (std::chrono::steady_clock::now() > until) return fail(ec::deadline, "the ledger did not answer in time");
+    pending->arrived.wait_for(lock, look_interval);
+  }
+  return std::move(*pending->answer);
+}
+
+cache_server_state::cache_server_state(rt::self<interface>* self, config c, ledger_actor ledger)
+    : self_(self), site_(std::make_unique<site>(self->system(), std::move(c), std::move(ledger))) {
+  url_ = site_->url();
+  rt::log::info("CACHE_SERVER", "listening url={}", url_);
+  self_->doing("serving " + url_);
+}
+
+cache_server_state::~cache_server_state() = default;
+
+cache_server_state::interface::behavior_type cache_server_state::make_behavior() {
+  return {
+      [this](atom::get_atom) { return url_; },
+      [this](atom::open_atom, const caller& who) -> caf::result<std::string> {
+        if (who.role < role::submitter) // INV-15
+          return make_error(ec::forbidden, "the key " + who.name + " may look, not upload");
+        return site_->issue(who.name);
+      },
+  };
+}
+
+} // namespace coppice::actors

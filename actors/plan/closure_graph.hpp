@@ -1,0 +1,47 @@
+#pragma once
+
+#include "actors/plan/plan.hpp"
+#include "messages/build.hpp"
+#include "store/blob_store.hpp"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace coppice::actors {
+
+/// A request's derivations, read and checked once, never changed.
+class closure_graph {
+public:
+  /// Reads the packed closure from the store and computes every inhash. Blocks: for pool threads. The error says what
+  /// is wrong with which derivation.
+  static expected<std::shared_ptr<const closure_graph>> load(store::blob_store& blobs, const std::string& key,
+                                                             const std::vector<request_root>& roots);
+
+  const std::vector<plan_node>& nodes() const { return nodes_; }
+  /// Indices of the request's roots, in its order.
+  const std::vector<std::uint32_t>& roots() const { return roots_; }
+  /// The job of a node, without token, priority and request.
+  job make_job(std::uint32_t node) const;
+  /// The sources a node names.
+  const std::vector<nix::store_path>& sources(std::uint32_t node) const { return details_[node].sources; }
+
+private:
+  struct detail {
+    std::string aterm;
+    std::vector<nix::store_path> sources;
+    std::vector<nix::store_path> inputs; ///< sources and the wanted outputs of input derivations
+    std::string system;
+    std::vector<std::string> features;
+  };
+  std::vector<plan_node> nodes_;
+  std::vector<detail> details_;
+  std::vector<std::uint32_t> roots_;
+};
+
+} // namespace coppice::actors
+
+namespace caf {
+template <>
+struct allowed_unsafe_message_type<std::shared_ptr<const coppice::actors::closure_graph>> : std::true_type {};
+} // namespace caf

@@ -1,0 +1,368 @@
+#include "actors/plan/graph.hpp"
+
+#include "actors/ask.hpp"
+#include "runtime/log.hpp"
+#include "store/blob_store.hpp"
+
+#include <algorithm>
+
+namespace coppice::actors {
+namespace {
+
+/// A restarted GRAPH of the same epoch is the same asker (reliability.md 4.3).
+nonce nonce_of(const request_id& id, epoch e) {
+  nonce n;
+  n.bytes = id.bytes;
+  for (std::size_t i = 0; i < 8; ++i) n.bytes[i] ^= static_cast<std::uint8_t>(e.value >> (8 * i));
+  return n;
+}
+
+template <class T>
+std::vector<std::vector<T>> in_chunks(const std::vector<T>& all, std::size_t size) {
+  std::vector<std::vector<T>> chunks;
+  for (std::size_t i = 0; i < all.size(); i += size)
+    chunks.emplace_back(all.begin() + static_cast<std::ptrdiff_t>(i),
+                        all.begin() + static_cast<std::ptrdiff_t>(std::min(all.size(), i + size)));
+  return chunks;
+}
+
+} // namespace
+
+graph_state::graph_state(rt::self<interface>* self, config c, peers p, ledger::request_row request, coppice::epoch epoch)
+  : self_(self), config_(std::move(c)), peers_(std::move(p)), request_(std::move(request)), epoch_(epoch),
+    nonce_(nonce_of(request_.id, epoch)),
+    stream_(static_cast<std::uint64_t>(config_.clock->now().time_since_epoch().count())) {}
+
+graph_state::interface::behavior_type graph_state::make_behavior() {
+  load();
+  self_->later(config_.repeat_interval, atom::tick_v);
+  return {
+    [this](atom::changed_atom, const ledger::lock_state& row) {
+      if (plan_) perform(plan_->on_rows({row}));
+    },
+    [this](atom::progress_atom, const step_progress& p) {
+      auto found = running_.find(p.key);
+      if (found == running_.end()) return;
+      found->second.phase = p.phase;
+      found->second.last_line = p.last_line;
+    },
+    [this](atom::waiting_atom, const waiting& w) {
+      if (plan_ && config_.fail_unplaceable) perform(plan_->on_unplaceable(w.key, w.why));
+    },
+    [this](atom::poll_atom, poll_request& p) { return on_poll(p); },
+    [this](atom::stop_atom) { stop(); },
+    [this](atom::tick_atom) {
+      repeat();
+      self_->later(config_.repeat_interval, atom::tick_v);
+    },
+    [this](atom::done_atom, std::shared_ptr<const closure_graph>& g) { begin(std::move(g)); },
+    [this](atom::failed_atom, const caf::error& e) {
+      request_result r;
+      r.state = request_state::failed;
+      r.reason = "cannot plan the request: " + from_caf(e).what;
+      for (auto& root : request_.body.roots) r.roots.push_back({root.drv, {}, failure::unsupported});
+      finish(std::move(r));
+    },
+    [this](atom::output_atom) {
+      waking_ = false;
+      answer_polls();
+    },
+    [this](atom::ended_atom) { self_->quit(); },
+  };
+}
+
+void graph_state::load() {
+  self_->doing("reading the closure of request " + request_.id.to_string().substr(0, 8));
+  transact<ledger::blob_state>(
+    self_, peers_.ledger, ledger::stat_blob{request_.body.closure},
+    [this](ledger::blob_state& blob) {
+      if (!blob.present)
+        return self_->send(self_->incarnation(), atom::failed_v,
+                           make_error(ec::missing, "the closure " + request_.body.closure.to_string() + " is lost"));
+      load(store::closure_key(request_.body.closure, blob.gen));
+    },
+    [](const error& e) { throw std::runtime_error("cannot look up the closure: " + e.what); }); // restarted
+}
+
+void graph_state::load(const std::string& key) {
+  auto me = self_->incarnation();
+  auto work = [blobs = config_.blobs, key, roots = request_.body.roots] {
+    return closure_graph::load(*blobs, key, roots);
+  };
+  bool posted = rt::post_and_send(
+    *config_.pool, work,
+    [me](expected<std::shared_ptr<const closure_graph>> g) {
+      if (g)
+        caf::anon_send(me, atom::done_v, std::move(*g));
+      else
+        caf::anon_send(me, atom::failed_v, make_error(g.error()));
+    },
+    [me](const std::string& what) { caf::anon_send(me, atom::failed_v, make_error(ec::crashed, what)); });
+  if (!posted) throw std::runtime_error("the pool is full"); // restarted
+}
+
+void graph_state::begin(std::shared_ptr<const closure_graph> g) {
+  closure_ = std::move(g);
+  plan_.emplace(closure_->nodes(), closure_->roots(),
+                plan::options{request_.body.keep_going, request_.number});
+  rt::log::info("GRAPH", "request planned id={} derivations={}", request_.id.to_string(), closure_->nodes().size());
+  perform(plan_->start());
+}
+
+void graph_state::perform(plan::effects effects) {
+  for (auto& e : effects) {
+    if (auto* x = std::get_if<plan::ask>(&e))
+      ask(std::move(x->keys));
+    else if (auto* d = std::get_if<plan::discovered>(&e))
+      check_sources(std::move(d->wanted));
+    else if (auto* a = std::get_if<plan::acquire>(&e))
+      to_acquire_.push_back(a->node);
+    else if (auto* p = std::get_if<plan::place>(&e))
+      place(p->node, p->token);
+    else if (auto* r = std::get_if<plan::release>(&e))
+      release(r->node, r->token);
+    else if (auto* t = std::get_if<plan::tell>(&e))
+      tell(std::move(t->event));
+    else if (auto* o = std::get_if<plan::over>(&e))
+      finish(make_result(o->state));
+  }
+  pump_acquires();
+  auto& c = plan_->counts();
+  self_->doing("request " + request_.id.to_string().substr(0, 8) + ": " + std::to_string(c.built + c.reused) + " of " +
+               std::to_string(c.total) + " there, " + std::to_string(c.building) + " building");
+}
+
+void graph_state::ask(std::vector<inhash> keys) {
+  for (auto& chunk : in_chunks(keys, config_.keys_per_read))
+    transact<ledger::lock_states>(
+      self_, peers_.ledger, ledger::read_locks{chunk},
+      [this](ledger::lock_states& rows) { perform(plan_->on_rows(rows.rows)); },
+      [this](const error& e) { // the next repeat() asks for all that is awaited
+        rt::log::warn("GRAPH", "rows not read, asked again id={} error={}", request_.id.to_string(), to_string(e));
+      });
+}
+
+void graph_state::check_sources(std::vector<std::uint32_t> wanted) {
+  std::map<nix::store_path, std::vector<std::uint32_t>> users;
+  for (auto node : wanted)
+    for (auto& source : closure_->sources(node)) users[source].push_back(node);
+  ledger::read_paths read;
+  for (auto& [path, nodes] : users) read.paths.push_back(path);
+  transact<ledger::path_infos>(
+    self_, peers_.ledger, std::move(read),
+    [this, users](ledger::path_infos& known) mutable {
+      for (auto& info : known.rows) users.erase(info.path);
+      std::map<std::uint32_t, std::string> impossible;
+      for (auto& [path, nodes] : users)
+        for (auto node : nodes)
+          impossible.emplace(node, "its source " + path.to_string() + " is in no store of the farm; submit it again");
+      perform(plan_->begin(impossible));
+      watch_awaited();
+    },
+    [this, wanted](const error& e) {
+      rt::log::warn("GRAPH", "sources not looked up id={} error={}", request_.id.to_string(), to_string(e));
+      throw std::runtime_error("cannot look up sources: " + e.what); // restarted, and asked again
+    });
+}
+
+void graph_state::pump_acquires() {
+  while (acquiring_ < config_.acquires_max && !to_acquire_.empty()) {
+    auto node = to_acquire_.front();
+    to_acquire_.pop_front();
+    acquire(node);
+  }
+}
+
+void graph_state::acquire(std::uint32_t node) {
+  auto& n = plan_->node(node);
+  ++acquiring_;
+  self_->call(peers_.locks, atom::acquire_v, acquire_lock{n.key, n.drv, request_.id, epoch_, nonce_}, me())
+    .then(
+      [this, key = n.key](ledger::answer& a) {
+        --acquiring_;
+        if (auto* g = std::get_if<ledger::granted>(&a.body))
+          perform(plan_->on_granted(key, g->token));
+        else if (auto* row = std::get_if<ledger::lock_state>(&a.body))
+          perform(plan_->on_held(*row));
+        else
+          perform(plan_->on_acquire_failed(key));
+      },
+      [this, key = n.key](caf::error& e) {
+        --acquiring_;
+        auto why = from_caf(e);
+        if (why.code == ec::not_owner) return stop(); // another coordinator has the request: this one is the past
+        rt::log::debug("GRAPH", "lock not acquired, asked again key={} error={}", key.to_string(), to_string(why));
+        perform(plan_->on_acquire_failed(key));
+      });
+}
+
+void graph_state::place(std::uint32_t node, fence token) {
+  auto j = closure_->make_job(node);
+  j.token = token;
+  j.priority = request_.body.priority;
+  j.critical_path = plan_->critical_path(node);
+  j.request = request_.id;
+  self_->call(peers_.allocator, atom::place_v, std::move(j), graph_actor{self_->stable()})
+    .then([](ledger::done&) {},
+          [](caf::error&) {
+            // ignored: repeat() places again what is still queued
+          });
+}
+
+void graph_state::release(std::uint32_t node, fence token) {
+  auto key = plan_->node(node).key;
+  self_->send(peers_.allocator, atom::withdraw_v, withdraw{key, token});
+  self_->call(peers_.locks, atom::release_v, ledger::release{key, token, failure::cancelled, "no longer wanted"})
+    .then([](ledger::done&) {},
+          [](caf::error&) {
+            // ignored: whoever needs the lock finds it queued, and SESSION's reconciliation frees it
+          });
+}
+
+void graph_state::tell(step_event e) {
+  auto now = config_.clock->now();
+  if (e.state == step_state::building || e.state == step_state::partial) {
+    auto& r = running_[e.key];
+    r = {e.drv, e.key, e.token, e.node, 0, e.state == step_state::partial ? "waiting for the store" : "", ""};
+    started_.emplace(e.key, now);
+    self_->send(peers_.observatory, atom::follow_v, e.key, graph_actor{self_->stable()});
+  } else if (auto began = started_.find(e.key); began != started_.end()) {
+    e.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(now - began->second).count();
+    running_.erase(e.key);
+    started_.erase(began);
+  }
+  e.seq = ++last_seq_;
+  events_.push_back(std::move(e));
+  if (events_.size() > events_kept_max) events_.pop_front();
+  wake_polls();
+}
+
+request_result graph_state::make_result(request_state state) const {
+  request_result r;
+  r.state = state;
+  for (auto root : plan_->roots()) {
+    root_result one{plan_->node(root).drv, {}, plan_->failure_of(root)};
+    if (plan_->state(root) == step_state::built || plan_->state(root) == step_state::reused) one.outputs = plan_->outputs(root);
+    r.roots.push_back(std::move(one));
+  }
+  r.failures = plan_->failures();
+  r.built = plan_->built();
+  r.reused = plan_->reused();
+  return r;
+}
+
+void graph_state::finish(request_result result) {
+  if (result_) return;
+  wanted_result_ = result;
+  ledger::finish tx{request_.id, epoch_, std::move(result), {}};
+  if (plan_)
+    for (auto root : plan_->roots()) tx.roots.push_back(plan_->node(root).key);
+  transact<ledger::request_row>(
+    self_, peers_.ledger, std::move(tx),
+    [this](ledger::request_row& row) {
+      if (row.result) settle(*row.result);
+    },
+    [this](const error& e) {
+      if (e.code == ec::not_owner) return self_->quit();
+      if (e.code == ec::invalid) throw std::runtime_error("the ledger does not bear the result out: " + e.what);
+      rt::log::warn("GRAPH", "result not stored, tried again id={} error={}", request_.id.to_string(), to_string(e));
+    });
+}
+
+void graph_state::settle(const request_result& result) {
+  if (result_) return;
+  result_ = result;
+  wanted_result_.reset();
+  running_.clear();
+  rt::log::info("GRAPH", "request ended id={} state={} built={} reused={}", request_.id.to_string(),
+                to_string(result.state), result.built, result.reused);
+  self_->doing("request " + request_.id.to_string().substr(0, 8) + " " + std::string(to_string(result.state)));
+  self_->later(config_.linger, atom::ended_v);
+  wake_polls();
+}
+
+void graph_state::stop() {
+  if (plan_ && !plan_->is_over())
+    for (auto& e : plan_->stop())
+      if (auto* r = std::get_if<plan::release>(&e)) release(r->node, r->token);
+  transact<ledger::request_rows>(
+    self_, peers_.ledger, ledger::read_requests{request_.id, 1},
+    [this](ledger::request_rows& rows) {
+      if (!rows.rows.empty() && rows.rows[0].result)
+        settle(*rows.rows[0].result);
+      else
+        self_->quit(); // owned elsewhere
+    },
+    [this](const error&) { self_->quit(); });
+}
+
+void graph_state::repeat() {
+  if (wanted_result_ && !result_) return finish(*wanted_result_);
+  if (!plan_ || plan_->is_over()) return;
+  perform(plan_->repeat());
+  watch_awaited();
+}
+
+void graph_state::watch_awaited() {
+  for (auto& chunk : in_chunks(plan_->awaited(), config_.keys_per_read))
+    self_->call(peers_.locks, atom::watch_v, chunk, me())
+      .then([this](ledger::lock_states& rows) { perform(plan_->on_rows(rows.rows)); },
+            [](caf::error&) {
+              // ignored: the next repeat() asks again
+            });
+}
+
+caf::result<request_progress> graph_state::on_poll(poll_request& p) {
+  rt::reply<request_progress> out{self_};
+  if (p.wait_ms == 0 || has_news(p)) {
+    out.deliver(answer_to(p));
+    return out;
+  }
+  std::chrono::milliseconds wait{std::min(p.wait_ms, poll_wait_ms_max)};
+  polls_.push_back({p, config_.clock->now() + wait, out});
+  self_->later(wait, atom::output_v);
+  return out;
+}
+
+bool graph_state::has_news(const poll_request& p) const { return p.after != last_seq_ || result_.has_value(); }
+
+void graph_state::wake_polls() {
+  if (waking_ || polls_.empty()) return;
+  waking_ = true;
+  self_->later(config_.poll_delay, atom::output_v);
+}
+
+void graph_state::answer_polls() {
+  auto now = config_.clock->now();
+  std::erase_if(polls_, [&](const poll& p) {
+    if (!has_news(p.what) && now < p.due) return false;
+    p.out.deliver(answer_to(p.what));
+    return true;
+  });
+}
+
+request_progress graph_state::answer_to(const poll_request& p) const {
+  request_progress a;
+  a.id = request_.id;
+  a.stream = stream_;
+  a.state = result_ ? result_->state : request_state::open;
+  auto after = p.after > last_seq_ ? 0 : p.after; // numbers of another stream
+  auto first = last_seq_ - events_.size();        // seq before the oldest kept
+  a.lost = after < first;
+  auto skip = after > first ? after - first : 0;
+  for (auto i = skip; i < events_.size() && a.events.size() < events_per_poll_max; ++i)
+    a.events.push_back(events_[static_cast<std::size_t>(i)]);
+  a.next = a.events.empty() ? last_seq_ : a.events.back().seq;
+  auto now = config_.clock->now();
+  for (auto& [key, r] : running_) {
+    a.running.push_back(r);
+    if (auto began = started_.find(key); began != started_.end())
+      a.running.back().elapsed_ms = std::chrono::duration_cast<std::chrono::milliseconds>(now - began->second).count();
+  }
+  if (plan_) a.counts = plan_->counts();
+  if (a.next == last_seq_) a.result = result_;
+  else a.state = request_state::open; // the end is told after the last event
+  return a;
+}
+
+} // namespace coppice::actors

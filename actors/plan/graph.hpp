@@ -1,0 +1,108 @@
+#pragma once
+
+#include "actors/plan/closure_graph.hpp"
+#include "messages/interfaces.hpp"
+#include "runtime/actor.hpp"
+#include "runtime/clock.hpp"
+#include "runtime/pool.hpp"
+
+#include <deque>
+#include <map>
+#include <optional>
+
+namespace coppice::actors {
+
+/// What a GRAPH tells itself besides what others tell it.
+using graph_self_actor = graph_actor::extend<
+  // INTERNAL: the closure was read, or not
+  caf::reacts_to<atom::done_atom, std::shared_ptr<const closure_graph>>, caf::reacts_to<atom::failed_atom, caf::error>,
+  // INTERNAL: answer the polls that have something to hear, or have waited long enough
+  caf::reacts_to<atom::output_atom>,
+  // INTERNAL: nobody polls any more
+  caf::reacts_to<atom::ended_atom>>;
+
+/// Walks one request's build graph until its roots are realised or cannot be.
+/// Takes: changed rows, progress, waiting, poll, stop. Sends: acquire, watch, release to LOCK_MANAGER, place, withdraw
+/// to ALLOCATOR, reads and T14 to LEDGER, follow to OBSERVATORY. Owns: the PLAN of one request (soft: re-made from the
+/// closure and the ledger's rows).
+/// Supervised by: GRAPH_SUP, transient.
+class graph_state {
+public:
+  using interface = graph_self_actor;
+  static constexpr const char* name = "graph";
+
+  struct peers {
+    ledger_actor ledger;
+    lock_manager_actor locks;
+    allocator_actor allocator;
+    observatory_actor observatory;
+  };
+  struct config {
+    store::blob_store* blobs;
+    rt::executor* pool;
+    const rt::clock* clock;
+    std::chrono::milliseconds repeat_interval{5'000}; ///< between repetitions of what was asked
+    std::chrono::milliseconds linger{30'000};         ///< it answers polls for so long after the request is over
+    std::chrono::milliseconds poll_delay{40};         ///< news are collected for so long before a poll is answered
+    std::size_t acquires_max = 256;                   ///< T5 on their way at once
+    std::size_t keys_per_read = 4'096;                ///< inhashes in one read of the ledger
+    bool fail_unplaceable = true; ///< a solo node: no other machine will ever come
+  };
+
+  graph_state(rt::self<interface>* self, config c, peers p, ledger::request_row request, coppice::epoch epoch);
+  interface::behavior_type make_behavior();
+
+private:
+  struct poll {
+    poll_request what;
+    rt::boot_clock::time_point due;
+    rt::reply<request_progress> out;
+  };
+
+  void load();
+  void load(const std::string& key);
+  void begin(std::shared_ptr<const closure_graph> g);
+  void perform(plan::effects effects);
+  void ask(std::vector<inhash> keys);
+  void check_sources(std::vector<std::uint32_t> wanted);
+  void pump_acquires();
+  void acquire(std::uint32_t node);
+  void place(std::uint32_t node, fence token);
+  void release(std::uint32_t node, fence token);
+  void tell(step_event e);
+  void finish(request_result result);
+  void settle(const request_result& result);
+  request_result make_result(request_state state) const;
+  void stop();
+  void repeat();
+  void watch_awaited();
+  caf::result<request_progress> on_poll(poll_request& p);
+  void answer_polls();
+  request_progress answer_to(const poll_request& p) const;
+  bool has_news(const poll_request& p) const;
+  void wake_polls();
+  lock_watcher_actor me() { return self_->stable(); }
+
+  rt::self<interface>* self_;
+  config config_;
+  peers peers_;
+  ledger::request_row request_;
+  coppice::epoch epoch_;
+  coppice::nonce nonce_;
+  std::shared_ptr<const closure_graph> closure_;
+  std::optional<plan> plan_;
+
+  std::deque<std::uint32_t> to_acquire_;
+  std::size_t acquiring_ = 0;
+  std::optional<request_result> wanted_result_; ///< T14 was asked for and not answered
+  std::optional<request_result> result_;        ///< as the ledger stored it
+
+  std::deque<step_event> events_;
+  std::uint64_t last_seq_ = 0, stream_ = 0;
+  std::map<inhash, running_step> running_;
+  std::map<inhash, rt::boot_clock::time_point> started_;
+  std::vector<poll> polls_;
+  bool waking_ = false;
+};
+
+} // namespace coppice::actors

@@ -1,0 +1,46 @@
+#pragma once
+
+#include "actors/plan/graph.hpp"
+#include "messages/interfaces.hpp"
+#include "runtime/actor.hpp"
+#include "runtime/supervisor.hpp"
+
+#include <map>
+
+namespace coppice::actors {
+
+/// Owns the requests of this node, and adopts those whose owner died.
+/// Takes: open from GATEWAY, find, changed requests from LEDGER. Sends: T4 to LEDGER, children to GRAPH_SUP, stop to
+/// GRAPHs. Owns: which requests are ours (soft: re-made by adopting again, which answers the same epoch).
+/// Supervised by: COORD_SUP.
+class graph_keeper_state {
+public:
+  using interface = graph_keeper_actor;
+  static constexpr const char* name = "graph-keeper";
+
+  struct config {
+    graph_state::config graph;
+    const rt::directory* directory;
+    std::string graphs_path; ///< of GRAPH_SUP
+    std::chrono::milliseconds adopt_scan{10'000}; ///< between looks for requests that nobody owns
+  };
+  graph_keeper_state(rt::self<interface>* self, config c, session_actor session, graph_state::peers peers,
+                     rt::supervisor_actor graphs);
+  interface::behavior_type make_behavior();
+
+private:
+  void scan();
+  void adopt(const ledger::request_row& row);
+  void spawn(const ledger::request_row& row, epoch e);
+  void read(const request_id& id);
+
+  rt::self<interface>* self_;
+  config config_;
+  session_actor session_;
+  graph_state::peers peers_;
+  rt::supervisor_actor graph_sup_;
+  std::map<request_id, graph_actor> graphs_;
+  std::map<request_id, epoch> adopting_;
+};
+
+} // namespace coppice::actors

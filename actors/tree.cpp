@@ -1,0 +1,177 @@
+#include "actors/tree.hpp"
+
+#include "actors/admit/gateway.hpp"
+#include "actors/build/fetcher.hpp"
+#include "actors/build/worker_pool.hpp"
+#include "actors/care/observatory.hpp"
+#include "actors/deliver/cache_server.hpp"
+#include "actors/deliver/publisher.hpp"
+#include "actors/deliver/store_uploader.hpp"
+#include "actors/lock/ledger.hpp"
+#include "actors/lock/lock_manager.hpp"
+#include "actors/lock/session.hpp"
+#include "actors/place/allocator.hpp"
+#include "actors/plan/graph_keeper.hpp"
+
+namespace coppice::actors {
+namespace {
+
+using namespace std::chrono_literals;
+
+rt::supervisor_options supervise(rt::strategy how, std::size_t max_restarts, std::chrono::milliseconds within) {
+  rt::supervisor_options o;
+  o.how = how;
+  o.restarts.max_restarts = max_restarts;
+  o.restarts.within = within;
+  return o;
+}
+
+expected<sandbox_settings> sandbox_of(const node_parts& parts) {
+  sandbox_settings s;
+  s.cores = parts.settings.cores;
+  for (auto& text : parts.settings.sandbox_paths) {
+    auto path = parse_sandbox_path(text);
+    if (!path) return fail(ec::invalid, "sandbox_paths: " + path.error().what);
+    s.paths.push_back(std::move(*path));
+  }
+  return s;
+}
+
+worker_state::config worker_config(const node_parts& parts, sandbox_settings sandbox) {
+  worker_state::config c;
+  c.node = parts.me.node;
+  c.processes = parts.processes;
+  c.pool = parts.pool;
+  c.clock = parts.clock;
+  c.blobs = parts.blobs;
+  c.local = parts.local;
+  c.kept = parts.kept;
+  c.cgroups = parts.cgroups;
+  c.log_dir = parts.state_dir / "running";
+  c.exec_program = find_exec_program();
+  c.sandbox = std::move(sandbox);
+  c.run_as = parts.run_as;
+  c.limits = parts.settings.limits;
+  return c;
+}
+
+/// How a WORKER starts a STORE_UPLOADER without knowing it.
+auto uploader_starter(const node_parts& parts, ledger_actor ledger, rt::supervisor_actor uploads) {
+  store_uploader_state::config c;
+  c.blobs = parts.blobs;
+  c.pool = parts.pool;
+  c.nar_bytes_max = parts.settings.limits.nar_bytes_max;
+  c.compression.level = parts.settings.compression_level;
+  return [c, ledger, uploads](rt::self<worker_actor>* self, worker_state::upload_order o) {
+    upload_task task{o.worker, o.drv, std::move(o.outputs), std::move(o.trees), std::move(o.kept_trees),
+                     std::move(o.candidates), {}, o.registered};
+    if (o.content) task.content = store::content_request{o.content->first, o.content->second};
+    rt::child_options options;
+    options.kind = rt::restart_kind::temporary;
+    rt::start_child<store_uploader_state>(self, uploads, o.name, options, c, ledger, std::move(task))
+      .then([self](const caf::strong_actor_ptr& ref) { self->monitor(caf::actor_cast<store_uploader_actor>(ref)); },
+            [self](caf::error& e) {
+              self->send(self->incarnation(), atom::failed_v, failure::infra,
+                         "cannot start the upload: " + from_caf(e).what);
+            });
+  };
+}
+
+} // namespace
+
+expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
+  using rt::strategy;
+  auto sandbox = sandbox_of(parts);
+  if (!sandbox) return tl::unexpected(sandbox.error());
+
+  rt::tree root{dir, "/" + parts.me.node.value, supervise(strategy::one_for_one, 3, 60s)};
+  auto& lock_sup = root.node("lock", supervise(strategy::rest_for_one, 5, 60s));
+  auto& coord_sup = root.node("coord", supervise(strategy::one_for_one, 5, 60s));
+  auto& work_sup = root.node("work", supervise(strategy::one_for_one, 5, 60s));
+  auto& deliver_sup = root.node("deliver", supervise(strategy::one_for_one, 5, 60s));
+  auto& graph_sup = coord_sup.node("graphs", supervise(strategy::dynamic, 10, 60s));
+  auto& workers_sup = work_sup.node("workers", supervise(strategy::dynamic, 10, 60s));
+  auto& uploads_sup = work_sup.node("uploads", supervise(strategy::dynamic, 10, 60s));
+
+  // handles exist before anything runs, so that cycles are no trouble
+  rt::ref_options busy;
+  busy.max_in_flight = 65'536; // one stage's worth of requests, each small
+  busy.max_buffered = 65'536;
+  rt::child_options busy_child;
+  busy_child.ref = busy;
+  auto ledger = lock_sup.forward<ledger_actor>("ledger", busy);
+  auto locks = lock_sup.forward<lock_manager_actor>("lock-manager", busy);
+  auto keeper = coord_sup.forward<graph_keeper_actor>("graph-keeper", busy);
+  auto pool = work_sup.forward<worker_pool_actor>("worker-pool", busy);
+  auto publisher = deliver_sup.forward<publisher_actor>("publisher", busy);
+
+  lease_times leases;
+  ledger_state::config ledger_config;
+  ledger_config.open = parts.open_ledger;
+  ledger_config.leases = leases;
+  ledger_config.clock = parts.clock;
+  lock_sup.child_with<ledger_state>("ledger", busy_child, ledger_config, ledger_state::watchers{locks, keeper, publisher});
+  auto session = lock_sup.child<session_state>("session", session_state::config{parts.me, leases, parts.clock}, ledger);
+  lock_sup.child_with<lock_manager_state>("lock-manager", busy_child, ledger, session);
+
+  auto observatory =
+    root.child<observatory_state>("observatory", observatory_state::config{parts.me.node, &dir, 100'000}, ledger);
+
+  auto allocator = coord_sup.child_with<allocator_state>("allocator", busy_child, allocator_state::config{{}, parts.clock, 1s});
+  graph_state::peers graph_peers{ledger, locks, allocator, observatory};
+  graph_keeper_state::config keeper_config;
+  keeper_config.graph.blobs = parts.blobs;
+  keeper_config.graph.pool = parts.pool;
+  keeper_config.graph.clock = parts.clock;
+  keeper_config.directory = &dir;
+  keeper_config.graphs_path = graph_sup.path();
+  coord_sup.child_with<graph_keeper_state>("graph-keeper", busy_child, keeper_config, session, graph_peers, graph_sup.handle());
+
+  cache_server_state::config cache_config;
+  cache_config.listen = parts.settings.http;
+  cache_config.blobs = parts.blobs;
+  cache_config.log_dir = parts.state_dir / "running";
+  cache_config.upload_dir = parts.state_dir / "uploads";
+  cache_config.clock = parts.clock;
+  cache_config.port = parts.http_port;
+  cache_config.key = parts.signing_key.get();
+  auto cache = deliver_sup.child<cache_server_state>("cache-server", cache_config, ledger);
+  publisher_state::config publisher_config;
+  publisher_config.blobs = parts.blobs;
+  publisher_config.pool = parts.pool;
+  publisher_config.key = parts.signing_key;
+  deliver_sup.child_with<publisher_state>("publisher", busy_child, publisher_config, ledger);
+
+  node_info about;
+  about.node = parts.me.node;
+  about.version = parts.version;
+  about.public_key = parts.signing_key->public_key().to_string();
+  about.store_dir = std::string(nix::default_store_dir);
+  about.systems = parts.systems;
+  gateway_state::config gateway_config;
+  gateway_config.me = about;
+  gateway_config.clock = parts.clock;
+  auto gateway = coord_sup.child<gateway_state>("gateway", gateway_config, gateway_state::peers{ledger, keeper, cache});
+
+  fetcher_state::config fetcher_config;
+  fetcher_config.local = parts.local;
+  fetcher_config.blobs = parts.blobs;
+  fetcher_config.pool = parts.pool;
+  auto fetcher = work_sup.child<fetcher_state>("fetcher", fetcher_config, ledger);
+  worker_state::peers worker_peers{ledger,      locks, fetcher,
+                                   observatory, pool,  workers_sup.handle(),
+                                   uploader_starter(parts, ledger, uploads_sup.handle())};
+  worker_pool_state::config pool_config;
+  pool_config.worker = worker_config(parts, std::move(*sandbox));
+  pool_config.born = parts.me.incarnation;
+  pool_config.slots = parts.slots;
+  pool_config.systems = parts.systems;
+  pool_config.features = parts.settings.features;
+  pool_config.directory = &dir;
+  pool_config.workers_path = workers_sup.path();
+  work_sup.child_with<worker_pool_state>("worker-pool", busy_child, pool_config, worker_peers,
+                                         std::vector<allocator_actor>{allocator}, workers_sup.handle());
+  return node_tree{std::move(root), gateway, observatory, cache};
+}
+
+} // namespace coppice::actors

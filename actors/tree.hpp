@@ -1,0 +1,51 @@
+#pragma once
+
+#include "actors/build/worker.hpp"
+#include "actors/settings.hpp"
+#include "messages/interfaces.hpp"
+#include "nix/signature.hpp"
+#include "runtime/clock.hpp"
+#include "runtime/supervisor.hpp"
+#include "store/ledger.hpp"
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+
+namespace coppice::actors {
+
+struct bound_port;
+
+/// What a node's actors stand on; outlives them all.
+struct node_parts {
+  node_settings settings;
+  std::filesystem::path state_dir;
+  session_info me;
+  std::string version;
+  std::function<std::unique_ptr<store::ledger_backend>()> open_ledger;
+  store::blob_store* blobs;
+  store::local_store* local;
+  store::kept_journal* kept;
+  rt::process_port* processes;
+  rt::executor* pool;
+  const rt::clock* clock;
+  const rt::cgroup_root* cgroups;
+  std::shared_ptr<const nix::secret_key> signing_key;
+  std::optional<rt::process_user> run_as;
+  std::vector<std::string> systems;
+  std::uint32_t slots = 1;
+  bound_port* http_port;
+};
+
+/// The declared tree of one node (docs/architecture.md), and the handles that the outside needs.
+struct node_tree {
+  rt::tree root;
+  gateway_actor gateway;
+  observatory_actor observatory;
+  cache_server_actor cache;
+};
+
+/// Declares every actor of a solo node; nothing runs before root.run(). Fails for settings that make no sense.
+expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts);
+
+} // namespace coppice::actors
