@@ -1,0 +1,194 @@
+#include "apps/common/text.hpp"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <ctime>
+#include <utility>
+
+namespace coppice::app {
+namespace {
+
+struct character {
+  char32_t code = 0;
+  std::size_t bytes = 1;
+  bool valid = false;
+};
+
+/// The first character of `text`, which is not empty; one byte that is not valid if it is no UTF-8.
+character first_of(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const auto lead = byte(0);
+  if (lead < 0x80) return {lead, 1, true};
+  const std::size_t size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+  if (lead < 0xc2 || lead > 0xf4 || text.size() < size) return {};
+  auto code = static_cast<char32_t>(lead & (0xffu >> (size + 1)));
+  for (std::size_t i = 1; i < size; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return {};
+    code = (code << 6) | (byte(i) & 0x3fu);
+  }
+  constexpr std::array<char32_t, 5> least{0, 0, 0x80, 0x800, 0x10000};
+  if (code < least[size] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return {};
+  return {code, size, true};
+}
+
+struct range {
+  char32_t first, last;
+};
+constexpr std::array combining{range{0x300, 0x36f}, range{0x200b, 0x200f}, range{0x20d0, 0x20f0}, range{0xfe00, 0xfe0f}};
+constexpr std::array wide{range{0x1100, 0x115f},   range{0x2e80, 0xa4cf},   range{0xac00, 0xd7a3},
+                          range{0xf900, 0xfaff},   range{0xfe30, 0xfe6f},   range{0xff00, 0xff60},
+                          range{0xffe0, 0xffe6},   range{0x1f300, 0x1f64f}, range{0x1f900, 0x1f9ff},
+                          range{0x20000, 0x3fffd}};
+
+std::size_t columns_of(const character& c) {
+  const auto within = [&](const range& r) { return c.code >= r.first && c.code <= r.last; };
+  if (!c.valid) return 1;
+  if (c.code < 0x300) return 1;
+  if (std::any_of(combining.begin(), combining.end(), within)) return 0;
+  return std::any_of(wide.begin(), wide.end(), within) ? 2 : 1;
+}
+
+bool is_control(char32_t code) { return code < 0x20 || (code >= 0x7f && code < 0xa0); }
+
+/// Bytes of the escape sequence that `text` begins with, which starts with ESC.
+std::size_t escape_bytes(std::string_view text) {
+  if (text.size() < 2) return 1;
+  const auto ends_at = [&](std::size_t from, auto is_last) {
+    const auto end = std::find_if(text.begin() + static_cast<std::ptrdiff_t>(from), text.end(), is_last);
+    return std::min(static_cast<std::size_t>(end - text.begin()) + 1, text.size());
+  };
+  if (text[1] == '[') return ends_at(2, [](char c) { return c >= 0x40 && c <= 0x7e; });
+  if (text[1] == ']') return ends_at(2, [](char c) { return c == '\a' || c == '\x1b'; });
+  return 2;
+}
+
+} // namespace
+
+std::size_t columns(std::string_view utf8) {
+  std::size_t sum = 0;
+  while (!utf8.empty()) {
+    const auto c = first_of(utf8);
+    sum += columns_of(c);
+    utf8.remove_prefix(c.bytes);
+  }
+  return sum;
+}
+
+std::string cleaned(std::string_view utf8) {
+  std::string out;
+  while (!utf8.empty()) {
+    const auto c = first_of(utf8);
+    auto taken = c.bytes;
+    if (!c.valid)
+      out += '?';
+    else if (c.code == 0x1b)
+      taken = escape_bytes(utf8);
+    else if (c.code == '\t')
+      out += ' ';
+    else if (!is_control(c.code))
+      out += utf8.substr(0, taken);
+    utf8.remove_prefix(taken);
+  }
+  return out;
+}
+
+std::string fitted(std::string_view utf8, std::size_t width) {
+  std::size_t used = 0, at = 0, cut = 0; // cut: bytes that leave a column for the ellipsis
+  while (at < utf8.size()) {
+    const auto c = first_of(utf8.substr(at));
+    used += columns_of(c);
+    if (used > width) return width == 0 ? std::string{} : std::string(utf8.substr(0, cut)) + "…";
+    at += c.bytes;
+    if (used < width) cut = at;
+  }
+  return std::string(utf8);
+}
+
+std::string padded(std::string_view utf8, std::size_t width) {
+  auto text = fitted(utf8, width);
+  text.append(width - columns(text), ' ');
+  return text;
+}
+
+std::string duration_text(std::chrono::milliseconds d) {
+  const auto ms = std::max<std::int64_t>(0, d.count());
+  const auto s = ms / 1000;
+  if (ms < 10'000) return fmt::format("{}.{} s", s, ms % 1000 / 100);
+  if (s < 60) return fmt::format("{} s", s);
+  if (s < 3600) return fmt::format("{} m {:02} s", s / 60, s % 60);
+  if (s < 86'400) return fmt::format("{} h {:02} m", s / 3600, s / 60 % 60);
+  return fmt::format("{} d {:02} h", s / 86'400, s / 3600 % 24);
+}
+
+std::string bytes_text(std::uint64_t bytes) {
+  if (bytes < 1000) return fmt::format("{} B", bytes);
+  constexpr std::array units{"kB", "MB", "GB", "TB", "PB", "EB"};
+  auto value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  for (value /= 1000; value >= 999.95 && unit + 1 < units.size(); ++unit) value /= 1000;
+  return fmt::format("{:.1f} {}", value, units[unit]);
+}
+
+std::string utc_text(std::int64_t wall_ms) {
+  const std::time_t seconds = wall_ms / 1000;
+  std::tm parts{};
+  if (!gmtime_r(&seconds, &parts)) return fmt::format("{} ms", wall_ms);
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", parts);
+}
+
+std::string counted(std::uint64_t count, std::string_view one, std::string_view many) {
+  return fmt::format("{} {}", count, count == 1 ? one : many);
+}
+
+std::vector<std::string> last_lines(std::string_view text, std::size_t lines_max) {
+  if (text.ends_with('\n')) text.remove_suffix(1);
+  std::vector<std::string> lines;
+  while (!text.empty() && lines.size() < lines_max) {
+    const auto end = text.rfind('\n');
+    const auto start = end == text.npos ? 0 : end + 1;
+    lines.emplace_back(text.substr(start));
+    text = text.substr(0, end == text.npos ? 0 : end);
+  }
+  std::reverse(lines.begin(), lines.end());
+  return lines;
+}
+
+std::string percent_encoded(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       std::string_view("/._-~").find(c) != std::string_view::npos;
+    out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
+  }
+  return out;
+}
+
+std::string painted(colour c, std::string_view text, bool on) {
+  constexpr std::array codes{"0", "31", "32", "33", "34", "1", "2"};
+  if (!on || c == colour::plain || text.empty()) return std::string(text);
+  return fmt::format("\x1b[{}m{}\x1b[0m", codes[static_cast<std::size_t>(c)], text);
+}
+
+std::vector<std::string> table(const std::vector<std::vector<std::string>>& rows, std::size_t width) {
+  std::vector<std::size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], columns(row[i]));
+  }
+  std::vector<std::string> lines;
+  for (const auto& row : rows) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      if (i) line += "  ";
+      line += i + 1 < row.size() ? padded(row[i], widths[i]) : row[i];
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    lines.push_back(width ? fitted(line, width) : line);
+  }
+  return lines;
+}
+
+} // namespace coppice::app

@@ -1,0 +1,91 @@
+#include "apps/common/tree_view.hpp"
+
+#include "apps/common/text.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+
+namespace coppice::app {
+namespace {
+
+/// The branch of that path below `top`, filled in as needed.
+actor_branch& branch_of(actor_branch& top, std::string_view path) {
+  auto* at = &top;
+  std::size_t from = 1;
+  while (from < path.size()) {
+    const auto end = std::min(path.find('/', from), path.size());
+    const auto prefix = path.substr(0, end);
+    const auto before = [](const actor_branch& child, std::string_view p) { return child.status.path < p; };
+    auto child = std::lower_bound(at->children.begin(), at->children.end(), prefix, before);
+    if (child == at->children.end() || child->status.path != prefix) {
+      child = at->children.insert(child, actor_branch{});
+      child->status.path = prefix;
+      child->status.state = actor_state::up;
+    }
+    at = &*child;
+    from = end + 1;
+  }
+  return *at;
+}
+
+std::string what_of(const actor_status& status) {
+  auto text = cleaned(status.doing);
+  if (status.busy_ms >= 1000)
+    text += fmt::format("{}busy for {}", text.empty() ? "" : ", ", duration_text(std::chrono::milliseconds{status.busy_ms}));
+  if (status.restarts > 0 && !status.last_exit.empty())
+    text += fmt::format("{}(last end: {})", text.empty() ? "" : " ", cleaned(status.last_exit));
+  return text;
+}
+
+void add_rows(std::vector<std::vector<std::string>>& rows, const actor_branch& branch, const std::string& name,
+              const std::string& indent) {
+  const auto& s = branch.status;
+  rows.push_back({name, std::string(to_string(s.state)), duration_text(std::chrono::milliseconds{s.uptime_ms}),
+                  std::to_string(s.restarts), std::to_string(s.mailbox), what_of(s)});
+  for (const auto& child : branch.children) {
+    const bool last = &child == &branch.children.back();
+    const auto& path = child.status.path;
+    add_rows(rows, child, indent + (last ? "└─ " : "├─ ") + cleaned(path.substr(path.rfind('/') + 1)),
+             indent + (last ? "   " : "│  "));
+  }
+}
+
+} // namespace
+
+actor_branch as_tree(const std::vector<actor_status>& actors) {
+  actor_branch top;
+  top.status.path = "/";
+  top.status.state = actor_state::up;
+  for (const auto& actor : actors)
+    if (actor.path.starts_with('/')) branch_of(top, actor.path).status = actor;
+  return top;
+}
+
+nlohmann::json tree_json(const actor_branch& top) {
+  const auto& s = top.status;
+  auto children = nlohmann::json::array();
+  for (const auto& child : top.children) children.push_back(tree_json(child));
+  return {{"path", s.path},
+          {"kind", s.kind},
+          {"state", to_string(s.state)},
+          {"restarts", s.restarts},
+          {"last_exit", s.last_exit},
+          {"uptime_s", static_cast<double>(s.uptime_ms) / 1000},
+          {"mailbox", s.mailbox},
+          {"handled", s.handled},
+          {"in_flight", s.in_flight},
+          {"buffered", s.buffered},
+          {"busy_ms", s.busy_ms},
+          {"doing", s.doing},
+          {"children", std::move(children)}};
+}
+
+std::vector<std::string> tree_lines(const actor_branch& top, const std::string& node, std::size_t width) {
+  std::vector<std::vector<std::string>> rows{{"ACTOR", "STATE", "UPTIME", "RESTARTS", "MAILBOX", "DOING"}};
+  add_rows(rows, top, cleaned(node), "");
+  return table(rows, width);
+}
+
+} // namespace coppice::app

@@ -1,0 +1,236 @@
+#include "apps/coppiced/node.hpp"
+
+#include "actors/deliver/cache_server.hpp"
+#include "actors/tree.hpp"
+#include "apps/coppiced/state.hpp"
+#include "runtime/bridge.hpp"
+#include "runtime/log.hpp"
+#include "runtime/pool.hpp"
+#include "runtime/process_loop.hpp"
+#include "runtime/random.hpp"
+#include "runtime/signals.hpp"
+#include "store/directory_blob_store.hpp"
+
+#include <caf/actor_system.hpp>
+#include <caf/actor_system_config.hpp>
+#include <caf/scoped_actor.hpp>
+
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <optional>
+#include <thread>
+
+namespace coppice::app {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+
+/// Jobs of the pool that may wait; each is a piece of one build.
+constexpr std::size_t pool_queue_max = 65'536;
+constexpr auto start_timeout = 30s;
+constexpr auto stop_timeout = 20s;
+
+struct scheduler_config : caf::actor_system_config {
+  explicit scheduler_config(std::size_t threads) {
+    set("scheduler.policy", caf::atom("sharing")); // idle actors cost nothing, and wake faster than by stealing
+    set("scheduler.max-threads", threads);
+  }
+};
+
+std::uint32_t cpus() { return std::max(1u, std::thread::hardware_concurrency()); }
+
+std::vector<std::string> machine_systems() {
+  utsname u{};
+  ::uname(&u);
+  std::string machine = u.machine;
+  if (machine == "x86_64") return {"x86_64-linux", "i686-linux"};
+  return {machine + "-linux"};
+}
+
+/// As root, builders run as a user of their own, if that user can reach their inputs at all.
+std::optional<rt::process_user> builder_user(const fs::path& state_dir) {
+  constexpr rt::process_user nixbld{30001, 30000}; // the customary ids of Nix's first build user and group
+  if (::geteuid() != 0) return {};
+  for (auto dir = state_dir; dir.has_relative_path(); dir = dir.parent_path()) {
+    struct ::stat s {};
+    if (::stat(dir.c_str(), &s) != 0 || (s.st_mode & S_IXOTH) == 0) {
+      rt::log::warn("NODE", "builders run as root (in their own user namespace): other users cannot enter dir={}", dir.string());
+      return {};
+    }
+  }
+  return nixbld;
+}
+
+/// One path component that identifies the state directory among others on this machine.
+std::string group_name(const fs::path& state_dir) {
+  return nix::hash_of(nix::hash_algo::sha256, state_dir.string()).base32().substr(0, 12);
+}
+
+} // namespace
+
+struct node::impl {
+  explicit impl(actors::node_settings s) : settings(std::move(s)) {}
+
+  expected<void> open_stores();
+  expected<void> start_actors();
+  template <class T, class Handle, class... Ts>
+  expected<T> ask(const Handle& to, Ts... xs);
+  void stop();
+
+  rt::signals signals;
+  actors::node_settings settings;
+  rt::real_clock clock;
+  std::optional<state_dir> state;
+  std::unique_ptr<store::directory_blob_store> blobs;
+  std::unique_ptr<store::local_store> local;
+  std::optional<store::kept_journal> kept;
+  std::unique_ptr<rt::cgroup_root> cgroups;
+  actors::bound_port http_port{};
+  std::shared_ptr<rt::bridge_memory> listening = std::make_shared<rt::bridge_memory>();
+  std::unique_ptr<rt::process_loop> processes;
+  std::unique_ptr<rt::pool> pool;
+  std::unique_ptr<scheduler_config> scheduler;
+  std::unique_ptr<caf::actor_system> system;
+  std::unique_ptr<rt::directory> directory;
+  std::optional<actors::node_tree> tree;
+  std::shared_ptr<rt::registry> exposed = std::make_shared<rt::registry>();
+  std::optional<bridge_actor> bridge;
+  caf::strong_actor_ptr root;
+  std::atomic<bool> ended{false};
+};
+
+node::node(actors::node_settings settings) : impl_(std::make_unique<impl>(std::move(settings))) {}
+
+node::~node() { impl_->stop(); }
+
+expected<void> node::impl::open_stores() {
+  auto& dir = state->path();
+  auto opened = store::directory_blob_store::open_dir(dir / "cache");
+  if (!opened) return tl::unexpected(opened.error());
+  blobs = std::move(*opened);
+  store::local_store_options o;
+  o.root = dir / "local";
+  if (!settings.store_dir.empty()) o.real_dir = settings.store_dir;
+  auto own = store::local_store::open(o);
+  if (!own) return tl::unexpected(own.error());
+  local = std::move(*own);
+  for (auto& problem : local->problems()) rt::log::warn("NODE", "local store: {}", problem);
+  auto journal = store::kept_journal::open(dir / "kept");
+  if (!journal) return tl::unexpected(journal.error());
+  kept.emplace(std::move(*journal));
+  cgroups = std::make_unique<rt::cgroup_root>(group_name(dir));
+  return cgroups->sweep(); // builders of an earlier process (INV-11)
+}
+
+expected<void> node::impl::start_actors() {
+  auto threads = settings.threads > 0 ? settings.threads : cpus();
+  processes = std::make_unique<rt::process_loop>();
+  pool = std::make_unique<rt::pool>(threads, pool_queue_max);
+  scheduler = std::make_unique<scheduler_config>(cpus());
+  system = std::make_unique<caf::actor_system>(*scheduler);
+  directory = std::make_unique<rt::directory>(*system);
+
+  actors::node_parts parts;
+  parts.settings = settings;
+  parts.state_dir = state->path();
+  parts.me = {{state->node_name()}, rt::random_id<session_id>(), state->born()};
+  parts.version = COPPICE_VERSION;
+  parts.open_ledger = [file = state->path() / "ledger.sqlite"] { return store::open_sqlite_ledger(file); };
+  parts.blobs = blobs.get();
+  parts.local = local.get();
+  parts.kept = &*kept;
+  parts.processes = processes.get();
+  parts.pool = pool.get();
+  parts.clock = &clock;
+  parts.cgroups = cgroups.get();
+  parts.signing_key = state->signing_key();
+  parts.run_as = builder_user(state->path());
+  parts.systems = settings.systems.empty() ? machine_systems() : settings.systems;
+  parts.slots = settings.max_jobs > 0 ? settings.max_jobs : cpus();
+  parts.http_port = &http_port;
+  auto declared = actors::declare_tree(*directory, parts);
+  if (!declared) return tl::unexpected(declared.error());
+  tree.emplace(std::move(*declared));
+
+  exposed->expose("gateway", tree->gateway, {{"missing", role::submitter}, {"submit", role::submitter}, {"cancel", role::submitter}});
+  exposed->expose("observatory", tree->observatory, {{"kill", role::admin}});
+  rt::bridge_options o;
+  o.listen = settings.listen;
+  o.keys = state->node_key();
+  o.authorized = state->authorized_file();
+  o.sessions.peers.node = {state->node_name()};
+  o.sessions.peers.text = parts.version;
+  bridge = tree->root.child<rt::bridge>("bridge", o, std::shared_ptr<const rt::registry>(exposed), listening);
+
+  root = tree->root.run([this](const caf::error& why) {
+    if (!is(why, ec::shutdown)) rt::log::error("ROOT", "the tree ended reason={}", rt::describe_reason(why));
+    ended = true;
+    rt::signals::wake();
+  });
+  return {};
+}
+
+template <class T, class Handle, class... Ts>
+expected<T> node::impl::ask(const Handle& to, Ts... xs) {
+  caf::scoped_actor self{*system};
+  expected<T> result = fail(ec::deadline, "no answer in time");
+  self->request(to, start_timeout, std::move(xs)...)
+    .receive([&](T& x) { result = std::move(x); }, [&](caf::error& e) { result = tl::unexpected(from_caf(e)); });
+  return result;
+}
+
+expected<node_ready> node::start() {
+  auto& n = *impl_;
+  auto level = rt::log::parse_level(n.settings.log_level);
+  if (!level) return fail(ec::invalid, "log_level '" + n.settings.log_level + "' is none of debug, info, warn, error, off");
+  rt::log::options log;
+  log.least = *level;
+  rt::log::open(log);
+  auto state = state_dir::take(n.settings.state_dir, n.settings.node);
+  if (!state) return tl::unexpected(state.error());
+  n.state.emplace(std::move(*state));
+  if (auto done = n.open_stores(); !done) return tl::unexpected(done.error());
+  if (auto done = n.start_actors(); !done) return tl::unexpected(done.error());
+  auto http = n.ask<std::string>(n.tree->cache, atom::get_v);
+  if (!http) return fail(http.error().code, "cannot serve the binary cache on " + n.settings.http + ": " + http.error().what);
+  auto listen = n.ask<std::string>(*n.bridge, atom::get_v);
+  if (!listen) return fail(listen.error().code, "cannot listen on " + n.settings.listen + ": " + listen.error().what);
+  if (auto done = n.state->write_endpoint(*listen, *http); !done) return tl::unexpected(done.error());
+  rt::log::info("NODE", "node serves name={} listen={} http={} state_dir={}", n.state->node_name(), *listen, *http,
+                n.state->path().string());
+  return node_ready{n.state->node_name(), *listen, *http, n.state->signing_key()->public_key().to_string(),
+                    n.state->path().string(), ::getpid()};
+}
+
+bool node::serve() {
+  for (;;) {
+    auto got = impl_->signals.wait();
+    if (impl_->ended) return false;
+    if (got == SIGTERM || got == SIGINT) {
+      rt::log::info("NODE", "stopping signal={}", got);
+      return true;
+    }
+  }
+}
+
+// Reverse order of start: what stands on something goes first.
+void node::impl::stop() {
+  if (state) state->remove_endpoint();
+  if (root && !ended && !rt::shut_down_and_wait(*system, root, stop_timeout))
+    rt::log::error("NODE", "actors did not stop in time");
+  if (pool) pool->close();
+  root = nullptr;
+  bridge.reset();
+  tree.reset();
+  processes.reset();
+  directory.reset();
+  system.reset();
+  rt::log::close();
+}
+
+} // namespace coppice::app

@@ -1,0 +1,147 @@
+#include "apps/coppiced/state.hpp"
+
+#include "runtime/call.hpp"
+#include "store/files.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+
+namespace coppice::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uint64_t small_file_bytes_max = 64 << 10;
+
+std::string trimmed(std::string text) {
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+  return text;
+}
+
+expected<std::string> read_or_empty(const fs::path& file) {
+  auto text = store::read_file(file, small_file_bytes_max);
+  if (!text && text.error().code == ec::missing) return std::string{};
+  if (!text) return text;
+  return trimmed(std::move(*text));
+}
+
+bool is_node_name(const std::string& name) {
+  auto ok = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.'; };
+  return !name.empty() && name.size() <= 64 && name[0] != '.' && std::all_of(name.begin(), name.end(), ok);
+}
+
+} // namespace
+
+expected<state_dir> state_dir::take(fs::path dir, std::string node_name) {
+  state_dir s;
+  s.path_ = fs::absolute(dir).lexically_normal();
+  if (auto done = store::make_directories(s.path_); !done) return tl::unexpected(done.error());
+  if (auto done = s.lock(); !done) return tl::unexpected(done.error());
+  for (auto* sub : {"keys", "kept", "running", "uploads", "local"})
+    if (auto done = store::make_directories(s.path_ / sub); !done) return tl::unexpected(done.error());
+  std::error_code failed;
+  fs::permissions(s.path_ / "keys", fs::perms::owner_all, failed);
+  if (failed) return fail(ec::io, "cannot make " + (s.path_ / "keys").string() + " private: " + failed.message());
+  if (auto done = s.settle_name(std::move(node_name)); !done) return tl::unexpected(done.error());
+  if (auto done = s.count_incarnation(); !done) return tl::unexpected(done.error());
+  if (auto done = s.make_keys(); !done) return tl::unexpected(done.error());
+  return s;
+}
+
+expected<void> state_dir::lock() {
+  auto file = path_ / "lock";
+  lock_.reset(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!lock_) return tl::unexpected(store::system_error(errno, "cannot write the state directory: open " + file.string()));
+  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) == 0) return {};
+  if (errno == EWOULDBLOCK)
+    return fail(ec::locked, "another coppiced serves from " + path_.string() + " (it holds " + file.string() + ")");
+  return tl::unexpected(store::system_error(errno, "cannot lock " + file.string()));
+}
+
+expected<void> state_dir::settle_name(std::string wanted) {
+  auto file = path_ / "node-name";
+  auto kept = read_or_empty(file);
+  if (!kept) return tl::unexpected(kept.error());
+  if (wanted.empty()) wanted = *kept;
+  if (wanted.empty()) {
+    char host[65] = {};
+    ::gethostname(host, sizeof host - 1);
+    wanted = is_node_name(host) ? host : "node";
+  }
+  if (!is_node_name(wanted))
+    return fail(ec::invalid, "'" + wanted + "' is no name for a node: letters, digits, '-', '_' and '.', at most 64");
+  node_name_ = wanted;
+  if (*kept == wanted) return {};
+  return store::replace_file(file, wanted + "\n");
+}
+
+expected<void> state_dir::count_incarnation() {
+  auto file = path_ / "incarnation";
+  auto text = read_or_empty(file);
+  if (!text) return tl::unexpected(text.error());
+  std::uint64_t last = 0;
+  if (!text->empty()) {
+    auto [end, failed] = std::from_chars(text->data(), text->data() + text->size(), last);
+    if (failed != std::errc{} || end != text->data() + text->size())
+      return fail(ec::corrupt, file.string() + " does not hold a number; restore it, or the ledger refuses this node");
+  }
+  born_ = {last + 1};
+  return store::replace_file(file, std::to_string(born_.value) + "\n");
+}
+
+expected<void> state_dir::make_keys() {
+  auto node_file = path_ / "keys/node.toml", client_file = path_ / "keys/client.toml", signing_file = path_ / "keys/cache.secret";
+  if (!fs::exists(node_file)) {
+    auto pair = rt::make_keys();
+    if (auto done = rt::write_key_file(node_file, {node_name_, role::node, pair.public_key, pair.secret_key, ""}); !done)
+      return done;
+  }
+  auto node_key = rt::read_key_file(node_file);
+  if (!node_key) return tl::unexpected(node_key.error());
+  node_key_ = std::move(*node_key);
+
+  if (!fs::exists(client_file)) { // whoever may read this file may do everything here, as with a database's socket
+    auto pair = rt::make_keys();
+    rt::key_file client{"local", role::admin, pair.public_key, pair.secret_key, node_key_.public_key};
+    auto known = rt::read_authorized(authorized_file());
+    if (!known && known.error().code != ec::not_found) return tl::unexpected(known.error());
+    rt::authorized_keys keys = known ? std::move(*known) : rt::authorized_keys{};
+    std::erase_if(keys.key, [](auto& k) { return k.name == "local"; });
+    keys.key.push_back({client.name, client.role, client.public_key});
+    if (auto done = rt::write_authorized(authorized_file(), keys); !done) return done;
+    if (auto done = rt::write_key_file(client_file, client); !done) return done;
+  }
+
+  auto text = read_or_empty(signing_file);
+  if (!text) return tl::unexpected(text.error());
+  if (text->empty()) {
+    auto made = nix::secret_key::generate(node_name_ + "-1");
+    if (!made) return fail(ec::io, "cannot make a signing key: " + made.error().what);
+    text = made->to_string();
+    if (auto done = store::replace_file(signing_file, *text); !done) return done;
+    if (auto done = store::replace_file(path_ / "keys/cache.public", made->public_key().to_string() + "\n"); !done) return done;
+    std::error_code failed;
+    fs::permissions(signing_file, fs::perms::owner_read | fs::perms::owner_write, failed);
+    if (failed) return fail(ec::io, "cannot make " + signing_file.string() + " private: " + failed.message());
+  }
+  auto key = nix::secret_key::parse(*text);
+  if (!key) return fail(ec::corrupt, "cannot read " + signing_file.string() + ": " + key.error().what);
+  signing_key_ = std::make_shared<const nix::secret_key>(std::move(*key));
+  return {};
+}
+
+expected<void> state_dir::write_endpoint(const std::string& listen, const std::string& http) const {
+  return rt::write_endpoint_file(path_ / "endpoint.toml", {listen, http, node_key_.public_key, ::getpid()});
+}
+
+void state_dir::remove_endpoint() const {
+  std::error_code ignored; // a stale one is told by its pid
+  fs::remove(path_ / "endpoint.toml", ignored);
+}
+
+} // namespace coppice::app

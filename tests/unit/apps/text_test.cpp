@@ -1,0 +1,77 @@
+#include "apps/common/text.hpp"
+
+#include <catch2/catch.hpp>
+
+using namespace coppice::app;
+using namespace std::chrono_literals;
+
+TEST_CASE("columns are counted by character, not by byte") {
+  CHECK(columns("") == 0);
+  CHECK(columns("zlib") == 4);
+  CHECK(columns("grün") == 4);
+  CHECK(columns("構築") == 4);
+  CHECK(columns("e\xcc\x81") == 1);
+  CHECK(columns("\xff\xfe") == 2);
+}
+
+TEST_CASE("a text is cut at the given width with an ellipsis") {
+  CHECK(fitted("abc", 3) == "abc");
+  CHECK(fitted("abcd", 3) == "ab…");
+  CHECK(fitted("abcd", 1) == "…");
+  CHECK(fitted("abcd", 0).empty());
+  CHECK(fitted("構築中", 4) == "構…");
+  for (std::size_t width = 0; width < 12; ++width) CHECK(columns(fitted("a構b築c中d…e", width)) <= width);
+}
+
+TEST_CASE("a padded text takes exactly its width") {
+  CHECK(padded("ab", 4) == "ab  ");
+  CHECK(padded("abcdef", 4) == "abc…");
+  CHECK(columns(padded("構築", 3)) == 3);
+}
+
+TEST_CASE("escape sequences and control characters never reach the terminal") {
+  CHECK(cleaned("\x1b[31mred\x1b[0m") == "red");
+  CHECK(cleaned("\x1b]0;title\x07text") == "text");
+  CHECK(cleaned("a\r\nb\tc\bd") == "ab cd");
+  CHECK(cleaned("end\x1b") == "end");
+  CHECK(cleaned("\x1b[12") == "");
+  CHECK(cleaned("latin \xe9.") == "latin ?.");
+  CHECK(cleaned("c1 \xc2\x9b!") == "c1 !");
+}
+
+TEST_CASE("durations have two units at most") {
+  CHECK(duration_text(340ms) == "0.3 s");
+  CHECK(duration_text(9'999ms) == "9.9 s");
+  CHECK(duration_text(12'345ms) == "12 s");
+  CHECK(duration_text(185s) == "3 m 05 s");
+  CHECK(duration_text(7'380s) == "2 h 03 m");
+  CHECK(duration_text(100h) == "4 d 04 h");
+  CHECK(duration_text(-5ms) == "0.0 s");
+}
+
+TEST_CASE("sizes have one decimal") {
+  CHECK(bytes_text(999) == "999 B");
+  CHECK(bytes_text(1'400'000) == "1.4 MB");
+  CHECK(bytes_text(999'999) == "1.0 MB");
+}
+
+TEST_CASE("a wall clock time is printed as UTC") { CHECK(utc_text(1'714'566'605'123) == "2024-05-01T12:30:05Z"); }
+
+TEST_CASE("the last lines of a log are its end") {
+  CHECK(last_lines("a\nb\nc\n", 2) == std::vector<std::string>{"b", "c"});
+  CHECK(last_lines("a\nb", 5) == std::vector<std::string>{"a", "b"});
+  CHECK(last_lines("", 5).empty());
+  CHECK(last_lines("a\n\nb\n", 2) == std::vector<std::string>{"", "b"});
+}
+
+TEST_CASE("colours are used only if wanted") {
+  CHECK(painted(colour::red, "no", true) == "\x1b[31mno\x1b[0m");
+  CHECK(painted(colour::red, "no", false) == "no");
+}
+
+TEST_CASE("a table's columns are aligned and its lines fit") {
+  const auto lines = table({{"ID", "STATE"}, {"grün", "open"}, {"b", "a rather long text"}}, 16);
+  CHECK(lines == std::vector<std::string>{"ID    STATE", "grün  open", "b     a rather …"});
+}
+
+TEST_CASE("names are encoded for URLs") { CHECK(percent_encoded("a/b c+?%.drv") == "a/b%20c%2B%3F%25.drv"); }

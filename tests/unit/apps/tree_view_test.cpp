@@ -1,0 +1,54 @@
+#include "apps/common/tree_view.hpp"
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+using namespace coppice;
+using namespace coppice::app;
+
+namespace {
+
+actor_status actor(const std::string& path, std::uint64_t restarts = 0, const std::string& last_exit = {}) {
+  actor_status s;
+  s.path = path;
+  s.state = actor_state::up;
+  s.uptime_ms = 61'000;
+  s.restarts = restarts;
+  s.last_exit = last_exit;
+  return s;
+}
+
+} // namespace
+
+TEST_CASE("the tree is drawn with its branches, restarts and reasons") {
+  auto busy = actor("/lock/session");
+  busy.doing = "lease: 12 s left";
+  const auto top = as_tree({actor("/lock"), actor("/lock/ledger", 2, "killed"), busy, actor("/observatory")});
+  CHECK(tree_lines(top, "oak", 0) == std::vector<std::string>{
+    "ACTOR           STATE  UPTIME    RESTARTS  MAILBOX  DOING",
+    "oak             up     0.0 s     0         0",
+    "├─ lock         up     1 m 01 s  0         0",
+    "│  ├─ ledger    up     1 m 01 s  2         0        (last end: killed)",
+    "│  └─ session   up     1 m 01 s  0         0        lease: 12 s left",
+    "└─ observatory  up     1 m 01 s  0         0"});
+  for (const auto& line : tree_lines(top, "oak", 30)) CHECK(line.size() <= 60);
+}
+
+TEST_CASE("supervisors that were not told of are filled in") {
+  const auto top = as_tree({actor("/work/workers/x")});
+  REQUIRE(top.children.size() == 1);
+  CHECK(top.children[0].status.path == "/work");
+  CHECK(top.children[0].children[0].children[0].status.path == "/work/workers/x");
+}
+
+TEST_CASE("the tree's JSON is nested") {
+  const auto json = tree_json(as_tree({actor("/lock/ledger", 2)}));
+  CHECK(json["path"] == "/");
+  const auto& ledger = json["children"][0]["children"][0];
+  CHECK(ledger["path"] == "/lock/ledger");
+  CHECK(ledger["state"] == "up");
+  CHECK(ledger["restarts"] == 2);
+  CHECK(ledger["uptime_s"] == 61.0);
+  CHECK(ledger["mailbox"] == 0);
+  CHECK(ledger["children"].empty());
+}
