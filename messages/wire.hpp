@@ -5,6 +5,7 @@
 #include "messages/reflect.hpp"
 #include "messages/store_path.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <limits>
@@ -185,7 +186,7 @@ bool read_elements(reader& r, T& x) {
   std::size_t n = 0;
   if (!r.array(n)) return false;
   x.clear();
-  if constexpr (is_vector<T>) x.reserve(n);
+  if constexpr (is_vector<T>) x.reserve(std::min<std::size_t>(n, 1024)); // a large element costs one byte to announce
   for (std::size_t i = 0; i < n; ++i) {
     typename T::value_type v{};
     if (!read(r, v)) return r.failed_at("[" + std::to_string(i) + "]");

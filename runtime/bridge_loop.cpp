@@ -180,7 +180,7 @@ private:
       return {};
     }
     if (!users_.find(key)) refresh_users(); // it may have been added a moment ago
-    if (users_.find(key) && !sessions_.banned(key, now)) return key;
+    if (users_.find(key) && sessions_.may_connect(key, now)) return key;
     ++counters_.denied_keys;
     if (now >= next_denied_line_) { // counted, but no flood of them may push other lines out of the log
       next_denied_line_ = now + std::chrono::seconds{1};

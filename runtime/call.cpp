@@ -7,6 +7,8 @@
 #include <zmq.hpp>
 
 #include <algorithm>
+#include <atomic>
+#include <cstring>
 #include <fstream>
 #include <optional>
 #include <random>
@@ -72,7 +74,8 @@ public:
     socket_.set(zmq::sockopt::curve_serverkey, to.server_key.empty() ? c.key.server_key : to.server_key);
     socket_.set(zmq::sockopt::curve_publickey, c.key.public_key);
     socket_.set(zmq::sockopt::curve_secretkey, c.key.secret_key);
-    auto events = fmt::format("inproc://monitor-{}", static_cast<const void*>(this));
+    static std::atomic<std::uint64_t> links{0}; // a name used before may still bring events of the former socket
+    auto events = fmt::format("inproc://monitor-{}", ++links);
     zmq_socket_monitor(socket_.handle(), events.c_str(),
                        ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_CONNECT_RETRIED |
                            ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |

@@ -14,6 +14,9 @@
 /// interface: every handler (atom, caller, Msg) -> Reply is one, named by its atom.
 namespace coppice::rt {
 
+/// Bounds on a message from another machine, tighter than those for what we wrote ourselves.
+inline constexpr wire::limits request_limits{.depth_max = 16, .elements_max = 1 << 16, .string_bytes_max = 1 << 20};
+
 struct exposed_method {
   role least = role::observer; ///< INV-15
   /// Bytes to the message for the actor, decoded and checked.
@@ -32,7 +35,7 @@ template <caf::atom_value Atom, class Msg, class Reply>
 struct exposed_signature<
     caf::typed_mpi<caf::detail::type_list<caf::atom_constant<Atom>, caller, Msg>, caf::output_tuple<Reply>>> {
   static expected<caf::message> decode(const caller& who, std::string_view body) {
-    auto m = wire::decode<Msg>(body);
+    auto m = wire::decode<Msg>(body, request_limits);
     if (!m) return tl::unexpected(m.error());
     if (auto ok = check(*m); !ok) return tl::unexpected(ok.error());
     return caf::make_message(caf::atom_constant<Atom>::value, who, std::move(*m));

@@ -170,9 +170,10 @@ void sessions::revoke() {
   std::erase_if(rates_, [&](const auto& r) { return !users_.find(r.first); });
 }
 
-bool sessions::banned(std::string_view key, instant now) const {
-  auto i = rates_.find(key);
-  return i != rates_.end() && i->second.banned(now);
+bool sessions::may_connect(const std::string& key, instant now) {
+  bool admitted = rates_.try_emplace(key, options_.rate).first->second.take(now) == rate_limit::verdict::admit;
+  if (!admitted) ++counters_->limited;
+  return admitted;
 }
 
 } // namespace coppice::rt

@@ -57,8 +57,8 @@ public:
   void tick(instant now);
   /// Ends the sessions of keys that are not let in any more.
   void revoke();
-  /// Whether this key is banned for flooding.
-  bool banned(std::string_view key, instant now) const;
+  /// Whether this key, which is let in, may open a connection now: that counts against its rate like a message.
+  bool may_connect(const std::string& key, instant now);
 
 private:
   struct session {

@@ -4,10 +4,11 @@
 #include "store/files.hpp"
 #include "store/path_records.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <sys/stat.h>
 
 namespace coppice::store {
 
@@ -50,7 +51,8 @@ std::vector<nix::store_path> local_store::paths() const {
   std::lock_guard lock{mutex_};
   std::vector<nix::store_path> all;
   all.reserve(index_.size());
-  for (const auto& [path, info] : index_) all.push_back(path);
+  for (const auto& [path, info] : index_)
+    all.push_back(path);
   return all;
 }
 
@@ -101,7 +103,7 @@ expected<bool> local_store::is_valid_alike(const path_info& info) const {
   const auto valid = query(info.path);
   if (valid && valid->nar_hash != info.nar_hash)
     return fail(ec::conflict, info.path.to_string(options_.store_dir) + " is valid with NAR hash " +
-                                valid->nar_hash.to_string() + ", not " + info.nar_hash.to_string());
+                                  valid->nar_hash.to_string() + ", not " + info.nar_hash.to_string());
   return valid.has_value();
 }
 
@@ -128,7 +130,7 @@ expected<void> local_store::add_from_nar(const path_info& info, const byte_sourc
   if (auto restored = restore_path(tree, proven, options_.belongs_to); !restored) return restored;
   if (hasher.size() != info.nar_size)
     return fail(ec::corrupt, "the NAR of " + name + " has " + std::to_string(hasher.size()) + " bytes instead of " +
-                               std::to_string(info.nar_size));
+                                 std::to_string(info.nar_size));
   if (const coppice::nar_hash found{hasher.finish().sha256()}; found != info.nar_hash)
     return fail(ec::corrupt,
                 "the NAR of " + name + " has sha256 " + found.to_string() + ", expected " + info.nar_hash.to_string());
@@ -137,7 +139,8 @@ expected<void> local_store::add_from_nar(const path_info& info, const byte_sourc
 
 expected<void> local_store::add_outputs(const std::vector<std::pair<path_info, fs::path>>& outputs) {
   std::vector<addition> additions;
-  for (const auto& [info, tree] : outputs) additions.push_back({info, tree});
+  for (const auto& [info, tree] : outputs)
+    additions.push_back({info, tree});
   return install(std::move(additions));
 }
 
@@ -158,7 +161,8 @@ expected<void> local_store::install(std::vector<addition> additions) {
   if (fresh.empty()) return {};
   auto done = place(fresh, trash.dir()).and_then([&] { return record(fresh); });
   if (done) {
-    for (const auto& a : fresh) add_to_index(a.info);
+    for (const auto& a : fresh)
+      add_to_index(a.info);
     return {};
   }
   // Nothing was valid before, so nothing is now: the records first, then whatever got into place.
@@ -166,8 +170,10 @@ expected<void> local_store::install(std::vector<addition> additions) {
     if (!undone) done.error().what += "; and " + undone.error().what;
   };
   undo(remove_file(group_file(fresh)));
-  for (const auto& a : fresh) undo(remove_file(valid_dir_ / a.info.path.base_name()));
-  for (const auto& a : fresh) undo(remove_tree(real_path(a.info.path)));
+  for (const auto& a : fresh)
+    undo(remove_file(valid_dir_ / a.info.path.base_name()));
+  for (const auto& a : fresh)
+    undo(remove_tree(real_path(a.info.path)));
   return done;
 }
 

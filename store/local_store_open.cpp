@@ -2,8 +2,9 @@
 #include "store/local_store.hpp"
 #include "store/path_records.hpp"
 
-#include <algorithm>
 #include <sys/stat.h>
+
+#include <algorithm>
 
 namespace coppice::store {
 
@@ -84,10 +85,9 @@ expected<void> local_store::load() {
     if (auto made = make_directories(dir); !made) return made;
   for (const auto& dir : {valid_dir_, groups_dir_, pins_dir_})
     if (auto swept = sweep_temporary_files(dir); !swept) return swept;
-  return finish_groups()
-    .and_then([&] { return load_records(); })
-    .and_then([&] { return load_pins(); })
-    .and_then([&] { return sweep_trees(); });
+  return finish_groups().and_then([&] { return load_records(); }).and_then([&] { return load_pins(); }).and_then([&] {
+    return sweep_trees();
+  });
 }
 
 expected<void> local_store::finish_groups() {
@@ -180,7 +180,8 @@ expected<path_info> local_store::parse(std::string_view narinfo) const {
 expected<void> local_store::pin(const std::set<nix::store_path>& paths, const std::string& name) {
   if (!is_pin_name(name)) return fail(ec::invalid, nix::quoted(name) + " is no name for a pin");
   std::string text;
-  for (const auto& path : paths) text += path.base_name() + "\n";
+  for (const auto& path : paths)
+    text += path.base_name() + "\n";
   std::lock_guard writing{writing_};
   if (auto written = replace_file(pins_dir_ / name, text); !written) return written;
   std::lock_guard lock{mutex_};

@@ -133,7 +133,11 @@ caf::result<request_progress> gateway_state::poll(const poll_request& p) {
     .then(
       [this, p, out](const graph_actor& graph) {
         self_->call(graph, atom::poll_v, p)
-          .then([out](request_progress& x) { out.deliver(std::move(x)); },
+          .then(
+            [this, out](request_progress& x) {
+              if (x.result) leaving_.erase(x.id);
+              out.deliver(std::move(x));
+            },
                 [this, p, out](caf::error&) { poll_row(p, out); });
       },
       [this, p, out](caf::error&) { poll_row(p, out); });

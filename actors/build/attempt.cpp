@@ -117,10 +117,14 @@ attempt::effects attempt::on_refused(const error& e) {
     case ec::stale:
     case ec::session_over:
     case ec::not_owner:
-    case ec::conflict:
-    case ec::invalid:
     case ec::not_found:
     case ec::ledger_regressed: return lose();
+    case ec::conflict:
+    case ec::invalid: // the token is good and the outputs are not: another try with them would be refused again
+      if (stage_ != stage::committing) return lose();
+      kind_ = failure::output_rejected;
+      reason_ = e.what;
+      return enter(stage::failing);
     case ec::upload_again:
       if (stage_ == stage::committing) return enter(stage::storing);
       return lose();

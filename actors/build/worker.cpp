@@ -118,9 +118,11 @@ void worker_state::perform(attempt::effects effects) {
         });
     } else if (auto* f = std::get_if<attempt::fail>(&e))
       settle(atom::fail_v, ledger::fail_attempt{job_.key, f->token, f->kind, f->reason, f->log_tail});
-    else if (auto* r = std::get_if<attempt::release>(&e))
+    else if (auto* r = std::get_if<attempt::release>(&e)) {
+      rt::log::warn("WORKER", "attempt given up drv={} token={} class={} reason={}", job_.drv.to_string(), r->token.value,
+                    coppice::to_string(r->why), r->reason);
       settle(atom::release_v, ledger::release{job_.key, r->token, r->why, r->reason});
-    else if (std::get_if<attempt::reclaim>(&e)) {
+    } else if (std::get_if<attempt::reclaim>(&e)) {
       self_->call(peers_.locks, atom::reclaim_v, reclaim_lock{job_.key, job_.drv, who_, true}, lock_watcher_actor{self_->stable()})
         .then([this](const ledger::granted& g) { perform(attempt_.on_token(g.token)); },
               [this](caf::error& why) { perform(attempt_.on_refused(from_caf(why))); });
@@ -181,6 +183,9 @@ void worker_state::run() {
     auto staging = c.local->staging();
     if (!staging) return tl::unexpected(staging.error());
     slot->staging = *staging;
+    std::error_code failed; // the builder's user passes through it
+    std::filesystem::permissions(*staging, std::filesystem::perms::others_exec, std::filesystem::perm_options::add, failed);
+    if (failed) return fail(ec::io, "cannot open " + staging->string() + " to its builder: " + failed.message());
     build_dir_config where;
     where.dir = *staging / "build";
     where.inputs_dir = c.local->real_dir();

@@ -43,8 +43,11 @@ void worker_pool_state::on_present(const inhash& key, const nonce& who, bool cou
 
 caf::result<ledger::done> worker_pool_state::assign(job& j) {
   rt::reply<ledger::done> out{self_};
-  if (slots_.contains(j.key))
+  auto present = slots_.find(j.key);
+  if (present != slots_.end() && present->second.counts)
     out.deliver(ledger::done{}); // said twice; a second WORKER's start would be stale anyway
+  else if (present != slots_.end())
+    out.fail(ec::overloaded, "an earlier attempt is being cleared away");
   else if (free_slots() == 0)
     out.fail(ec::overloaded, "no slot is free on " + config_.worker.node.value);
   else

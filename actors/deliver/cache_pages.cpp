@@ -22,6 +22,7 @@ namespace {
 
 constexpr std::size_t piece_bytes = 64 * 1024;
 constexpr std::uint64_t narinfo_bytes_max = 8 * 1024 * 1024;
+constexpr const char* narinfo_type = "text/x-nix-narinfo";
 constexpr const char* text_type = "text/plain; charset=utf-8";
 
 std::optional<std::uint64_t> number(std::string_view text) {
@@ -100,7 +101,8 @@ void cache_pages::get(const httplib::Request& req, httplib::Response& res) const
                       "text/x-nix-cache-info");
   if (path.size() == 1 + nix::hash_part_chars + 8 && path.ends_with(".narinfo") &&
       std::all_of(path.begin() + 1, path.end() - 8, nix::is_base32))
-    return send_narinfo(req, res, req.path.substr(1));
+    return req.method == "HEAD" ? send_blob(req, res, req.path.substr(1), narinfo_type)
+                                : send_narinfo(req, res, req.path.substr(1));
   if (auto name = below("/nar/", path); !name.empty())
     return send_blob(req, res, req.path.substr(1), "application/x-nix-nar");
   if (auto name = below("/log/", path); !name.empty() && nix::store_path::from_base_name(name))
@@ -154,7 +156,7 @@ void cache_pages::send(const httplib::Request& req, httplib::Response& res, std:
 void cache_pages::send_narinfo(const httplib::Request& req, httplib::Response& res, const std::string& key) const {
   auto text = store::read_blob(blobs_, key, narinfo_bytes_max);
   if (!text) return fail_with(res, text.error());
-  send_small(req, res, *text, "text/x-nix-narinfo");
+  send_small(req, res, *text, narinfo_type);
 }
 
 void cache_pages::send_blob(const httplib::Request& req, httplib::Response& res, const std::string& key,

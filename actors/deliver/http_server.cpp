@@ -18,6 +18,7 @@
 #include <cstring>
 #include <list>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <thread>
 
@@ -33,6 +34,13 @@ thread_local struct {
   bool must_close = true; ///< something of the request may still be unread
 } serving;
 
+std::optional<std::uint64_t> number(std::string_view text) {
+  std::uint64_t value = 0;
+  auto [end, e] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (e != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
 [[noreturn]] void cannot_listen(const std::string& listen, const std::string& why) {
   throw std::runtime_error("cannot listen at " + listen + ": " + why);
 }
@@ -40,6 +48,8 @@ thread_local struct {
 rt::unique_fd listen_at(const std::string& listen, int port) {
   auto colon = listen.rfind(':');
   if (colon == std::string::npos) cannot_listen(listen, "no port");
+  auto named = number(std::string_view{listen}.substr(colon + 1));
+  if (!named || *named > 65535) cannot_listen(listen, "no port"); // getaddrinfo would take it modulo 65536
   auto host = listen.substr(0, colon), service = port ? std::to_string(port) : listen.substr(colon + 1);
   if (host.size() >= 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   addrinfo hints{}, *found = nullptr;
@@ -60,25 +70,18 @@ rt::unique_fd listen_at(const std::string& listen, int port) {
   cannot_listen(host + ":" + service, std::strerror(last));
 }
 
-/// A number in a header that says how long a body is; none if it is not one.
-bool is_number(const std::string& text) {
-  std::uint64_t value = 0;
-  auto [end, e] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return e == std::errc{} && end == text.data() + text.size();
-}
-
 /// Whether the length of the request's body is stated in one clear way, or there is none.
 bool is_framed(const httplib::Request& req) {
   auto lengths = req.get_header_value_count("Content-Length"),
        codings = req.get_header_value_count("Transfer-Encoding");
   if (lengths + codings == 0) return true;
   if (lengths + codings > 1) return false;
-  return lengths ? is_number(req.get_header_value("Content-Length"))
+  return lengths ? number(req.get_header_value("Content-Length")).has_value()
                  : req.get_header_value("Transfer-Encoding") == "chunked";
 }
 
-bool has_body(const httplib::Request& req) {
-  return req.has_header("Transfer-Encoding") ||
+bool may_have_body(const httplib::Request& req) {
+  return (req.method != "GET" && req.method != "HEAD") || req.has_header("Transfer-Encoding") ||
          (req.has_header("Content-Length") && req.get_header_value("Content-Length") != "0");
 }
 
@@ -285,7 +288,7 @@ bool http_server::engine::serve_request(http_stream& stream, bool last) {
   serving.must_close = true;
   bool done = process_request(stream, last, closed, [&stream](httplib::Request& req) {
     stream.end_head();
-    serving.must_close = has_body(req) || !is_framed(req);
+    serving.must_close = may_have_body(req) || !is_framed(req);
     req.ranges.clear();                   // httplib checks them against nothing
     req.headers.erase("Accept-Encoding"); // it would compress, and change lengths
     req.headers.erase("Content-Type");    // it would parse forms

@@ -60,7 +60,8 @@ actor_branch as_tree(const std::vector<actor_status>& actors) {
   top.status.state = actor_state::up;
   for (const auto& actor : actors)
     if (actor.path.starts_with('/')) branch_of(top, actor.path).status = actor;
-  return top;
+  const bool has_root = top.children.size() == 1; // the supervisor of all, named like the node
+  return has_root ? actor_branch(std::move(top.children.front())) : top;
 }
 
 nlohmann::json tree_json(const actor_branch& top) {

@@ -17,7 +17,7 @@ struct actor_branch {
   std::vector<actor_branch> children; ///< by path
 };
 
-/// The tree of actors given by their paths ("/lock/ledger"); the top has the path "/".
+/// The tree of actors given by their paths ("/oak/lock/ledger"); an artificial top "/" if they have none in common.
 actor_branch as_tree(const std::vector<actor_status>& actors);
 
 /// {path, state, restarts, uptime_s, mailbox, children, …}, nested.

@@ -81,6 +81,7 @@ struct http_session::handle {
   http_reply* reply = nullptr;
   const store::byte_sink* sink = nullptr;
   channel* source = nullptr;
+  std::uint64_t from = 0; ///< bytes to be left out if the server does not do it
   std::optional<error> sink_failure;
 
   ~handle() {
@@ -98,7 +99,13 @@ struct http_session::handle {
       h.reply->refusal.append(bytes, std::min(size, refusal_bytes_max - h.reply->refusal.size()));
       return size;
     }
-    auto taken = (*h.sink)({bytes, size});
+    std::string_view body{bytes, size};
+    if (h.reply->status != 206) {
+      const auto skipped = std::min<std::uint64_t>(h.from, size);
+      h.from -= skipped;
+      body.remove_prefix(skipped);
+    }
+    auto taken = body.empty() ? expected<void>{} : (*h.sink)(body);
     if (taken) return size;
     h.sink_failure = taken.error();
     return 0; // not all taken: libcurl ends the transfer
@@ -150,6 +157,7 @@ expected<http_reply> http_session::run(const std::string& url, http_reply& reply
 expected<http_reply> http_session::get(const std::string& url, const store::byte_sink& body, std::uint64_t from) {
   auto& h = *handle_;
   h.sink = &body;
+  h.from = from;
   const auto range = fmt::format("{}-", from);
   if (from > 0) h.set(CURLOPT_RANGE, range.c_str());
   http_reply reply;

@@ -38,7 +38,7 @@ void add_pairs(CLI::App& command, const std::string& name, std::vector<std::pair
 
 void add_build_options(CLI::App& command, command_line& line) {
   auto& o = line.build;
-  command.add_option("FILE", o.what.files, "derivations (….drv, or ….drv!OUTPUT,…) or Nix expressions")->required();
+  command.add_option("FILE", o.what.files, "derivations (….drv, or ….drv!OUTPUT,…) or Nix expressions")->required()->type_name("");
   command.add_option("-A,--attr", o.what.attributes, "attribute of the expression (repeatable)")
     ->type_name("ATTR")
     ->allow_extra_args(false);
@@ -55,8 +55,7 @@ void add_build_options(CLI::App& command, command_line& line) {
         o.when_client_leaves = text == "cancel" ? on_disconnect::cancel : on_disconnect::proceed;
       },
       "what becomes of the request when this client leaves: cancel (what 'build' has) or continue (what 'submit' has)")
-    ->check(CLI::IsMember({"cancel", "continue"}))
-    ->type_name("cancel|continue");
+    ->check(CLI::IsMember({"cancel", "continue"}));
 }
 
 void add_common(CLI::App& command, command_line& line) {
@@ -96,7 +95,7 @@ CLI::App* add_submit(CLI::App& app, command_line& line) {
 CLI::App* add_id_command(CLI::App& app, command_line& line, const std::string& name, const std::string& help,
                          const std::string& footer, bool required = true) {
   auto* command = app.add_subcommand(name, help);
-  command->add_option("ID", line.id, "the request, as 'submit' and 'status' print it")->required(required);
+  command->add_option("ID", line.id, "the request, as 'submit' and 'status' print it")->required(required)->type_name("");
   add_common(*command, line);
   command->footer(footer);
   return command;
@@ -104,7 +103,9 @@ CLI::App* add_id_command(CLI::App& app, command_line& line, const std::string& n
 
 CLI::App* add_log(CLI::App& app, command_line& line) {
   auto* log = app.add_subcommand("log", "print the log of a build");
-  log->add_option("WHAT", line.log.what, "derivation (its newest attempt), or <inhash>-<token> (that attempt)")->required();
+  log->add_option("WHAT", line.log.what, "derivation (its newest attempt), or <inhash>-<token> (that attempt)")
+    ->required()
+    ->type_name("");
   log->add_flag("-f,--follow", line.log.follow, "go on until the build is over");
   log->add_option("-n,--lines", line.log.lines, "only the last lines")->type_name("LINES")->check(CLI::PositiveNumber);
   add_common(*log, line);

@@ -3,7 +3,6 @@
 #include "apps/common/closure.hpp"
 #include "apps/common/files.hpp"
 #include "store/closure.hpp"
-#include "store/compression.hpp"
 
 #include <fmt/format.h>
 
@@ -64,9 +63,7 @@ expected<std::string> packed(const derivation_closure& closure) {
   std::vector<std::pair<nix::store_path, std::string>> texts;
   texts.reserve(closure.derivations.size());
   for (const auto& [path, entry] : closure.derivations) texts.emplace_back(path, entry.aterm);
-  auto bytes = store::pack_closure(texts);
-  if (!bytes) return bytes;
-  return store::compress(*bytes);
+  return store::pack_closure(texts);
 }
 
 /// What of the closure the farm lacks, asked in pieces that it accepts.

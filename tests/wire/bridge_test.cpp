@@ -351,6 +351,19 @@ TEST_CASE_METHOD(farm, "a key that floods is told to slow down, others go on") {
   CHECK(info(c));
 }
 
+TEST_CASE_METHOD(farm, "a key that goes on flooding is banned, and others are not") {
+  options.sessions.rate = {.per_second = 1, .burst = 20, .warnings = 5, .drops = 5};
+  start();
+  auto key = client(role::submitter);
+  raw_dealer d{key, endpoint};
+  for (int i = 0; i < 100; ++i)
+    d.greet();
+  CHECK(eventually([&] { return counters().limited >= 80; }));
+  CHECK(why(rt::connection::connect(key)).code == ec::forbidden);
+  auto c = dial(client(role::submitter, "max"));
+  CHECK(info(c));
+}
+
 TEST_CASE_METHOD(farm, "a session whose client has gone is forgotten") {
   options.sessions.peers.ping = 100ms;
   start();

@@ -162,13 +162,15 @@ public:
     REQUIRE(::connect(fd, reinterpret_cast<sockaddr*>(&a), sizeof a) == 0);
     return fd;
   }
-  static std::string receive(int fd, std::chrono::milliseconds patience) {
+  /// What comes until it ends with `last`, the connection ends, or nothing comes for so long.
+  static std::string receive(int fd, std::chrono::milliseconds patience, std::string_view last = {}) {
     std::string all;
     char piece[4096];
     for (pollfd p{fd, POLLIN, 0}; ::poll(&p, 1, static_cast<int>(patience.count())) > 0;) {
       auto n = ::recv(fd, piece, sizeof piece, 0);
       if (n <= 0) break;
       all.append(piece, static_cast<std::size_t>(n));
+      if (!last.empty() && all.ends_with(last)) break;
     }
     return all;
   }

@@ -288,7 +288,8 @@ TEST_CASE("a server that cannot listen dies at birth and says why") {
   auto config = site.config;
   for (auto& [listen, why] : {std::pair<std::string, std::string>{site.url.substr(7), "Address already in use"},
                               {"127.0.0.1", "no port"},
-                              {"127.0.0.1:99999999", "cannot listen"},
+                              {"127.0.0.1:99999999", "no port"},
+                              {"127.0.0.1:", "no port"},
                               {"no-such-host.invalid:0", "cannot listen"}}) {
     config.listen = listen;
     config.port = nullptr;

@@ -83,8 +83,8 @@ built build(const scratch& where, const nix::derivation& drv, const options& o =
   INFO((dir ? "" : dir.error().what));
   REQUIRE(dir);
   built result;
-  rt::process_loop loop;
   std::promise<rt::process_exit> ended;
+  rt::process_loop loop;
   auto id = loop.reserve();
   auto spec = (*dir)->process(o.limits);
   if (o.change) o.change(spec);
@@ -361,6 +361,7 @@ TEST_CASE("daemons that a successful builder leaves are gone at its end (fault 3
   CHECK_FALSE(runs(mark));
 }
 
+#ifndef __SANITIZE_THREAD__ // which does not let a forked process start threads
 TEST_CASE("no builder runs 2 s after our process was killed (INV-11)") {
   scratch where;
   const auto mark = unlikely_seconds();
@@ -386,6 +387,7 @@ TEST_CASE("no builder runs 2 s after our process was killed (INV-11)") {
   ::waitpid(daemon, nullptr, 0);
   CHECK(eventually([&] { return !runs(mark); }, 2s));
 }
+#endif
 
 TEST_CASE("forty megabytes of output arrive through the terminal") {
   auto b = build("head -c 40000000 /dev/zero; echo x > $out");
@@ -407,12 +409,12 @@ TEST_CASE("a build directory is removed whatever the builder left in it") {
   auto plan = plan_sandbox(
       drv_path,
       shell("mkdir -p $out/a/b; echo x > $out/a/b/c; chmod 555 $out/a/b $out/a $out; mkfifo /build/f; mkdir d; "
-            "chmod 0 d; python3 -c \"\nimport os\nfor i in range(3000): os.mkdir('x'); os.chdir('x')\n\""),
+            "chmod 0 d; python3 -c \"\nimport os\nfor i in range(900): os.mkdir('x'); os.chdir('x')\n\""),
       {}, host_tools());
   auto dir = build_dir::make(*plan, {where.path / "job", where.path / "inputs"});
   REQUIRE(dir);
-  rt::process_loop loop;
   std::promise<rt::process_exit> ended;
+  rt::process_loop loop;
   loop.start(loop.reserve(), (*dir)->process({}), {[](const auto&) {}, [&](const auto& e) { ended.set_value(e); }});
   CHECK(ended.get_future().get().code == 0);
   auto removed = (*dir)->remove();

@@ -21,9 +21,9 @@ actor_status actor(const std::string& path, std::uint64_t restarts = 0, const st
 } // namespace
 
 TEST_CASE("the tree is drawn with its branches, restarts and reasons") {
-  auto busy = actor("/lock/session");
+  auto busy = actor("/oak/lock/session");
   busy.doing = "lease: 12 s left";
-  const auto top = as_tree({actor("/lock"), actor("/lock/ledger", 2, "killed"), busy, actor("/observatory")});
+  const auto top = as_tree({actor("/oak/lock"), actor("/oak/lock/ledger", 2, "killed"), busy, actor("/oak/observatory")});
   CHECK(tree_lines(top, "oak", 0) == std::vector<std::string>{
     "ACTOR           STATE  UPTIME    RESTARTS  MAILBOX  DOING",
     "oak             up     0.0 s     0         0",
@@ -35,17 +35,18 @@ TEST_CASE("the tree is drawn with its branches, restarts and reasons") {
 }
 
 TEST_CASE("supervisors that were not told of are filled in") {
-  const auto top = as_tree({actor("/work/workers/x")});
+  const auto top = as_tree({actor("/oak/workers/x")});
+  CHECK(top.status.path == "/oak");
   REQUIRE(top.children.size() == 1);
-  CHECK(top.children[0].status.path == "/work");
-  CHECK(top.children[0].children[0].children[0].status.path == "/work/workers/x");
+  CHECK(top.children[0].status.path == "/oak/workers");
+  CHECK(top.children[0].children[0].status.path == "/oak/workers/x");
 }
 
 TEST_CASE("the tree's JSON is nested") {
-  const auto json = tree_json(as_tree({actor("/lock/ledger", 2)}));
-  CHECK(json["path"] == "/");
-  const auto& ledger = json["children"][0]["children"][0];
-  CHECK(ledger["path"] == "/lock/ledger");
+  const auto json = tree_json(as_tree({actor("/oak/ledger", 2)}));
+  CHECK(json["path"] == "/oak");
+  const auto& ledger = json["children"][0];
+  CHECK(ledger["path"] == "/oak/ledger");
   CHECK(ledger["state"] == "up");
   CHECK(ledger["restarts"] == 2);
   CHECK(ledger["uptime_s"] == 61.0);

@@ -41,7 +41,7 @@ public:
                   std::lock_guard lock{mutex_};
                   output_ += piece;
                 },
-                [this](const process_exit& e) { exit_.set_value(e); }});
+                [exit = exit_](const process_exit& e) { exit->set_value(e); }});
   }
   process_id id() const { return id_; }
   std::string output() {
@@ -60,8 +60,9 @@ private:
   process_id id_;
   std::mutex mutex_;
   std::string output_;
-  std::promise<process_exit> exit_;
-  std::future<process_exit> future_ = exit_.get_future();
+  /// Shared, because set_value may still run when the future is ready.
+  std::shared_ptr<std::promise<process_exit>> exit_ = std::make_shared<std::promise<process_exit>>();
+  std::future<process_exit> future_ = exit_->get_future();
 };
 
 outcome run(process_spec spec) {
@@ -315,6 +316,7 @@ TEST_CASE("the loop's end kills what runs and tells it") {
   CHECK(r.exit.signal == SIGKILL);
 }
 
+#ifndef __SANITIZE_THREAD__ // which does not let a forked process start threads
 TEST_CASE("nothing of a sandbox runs 2 s after our process was killed (INV-11)") {
   auto mark = unlikely_seconds();
   int ready[2];
@@ -354,6 +356,7 @@ TEST_CASE("nothing of a sandbox runs 2 s after our process was killed (INV-11)")
   ::close(ready[0]);
   ::close(ready[1]);
 }
+#endif
 
 TEST_CASE("root can start a process as another user") {
   if (::geteuid() != 0) return;

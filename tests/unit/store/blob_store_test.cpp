@@ -1,10 +1,10 @@
 #include "store/directory_blob_store.hpp"
-
 #include "tests/unit/store/tree_support.hpp"
 
 #include <fcntl.h>
-#include <map>
 #include <sys/wait.h>
+
+#include <map>
 
 using namespace coppice;
 using namespace coppice::store;
@@ -35,8 +35,8 @@ TEST_CASE("keys are made as a binary cache has them") {
 }
 
 TEST_CASE("keys that could leave the store or hide in it are refused") {
-  for (const std::string key : {"", "/", "/a", "a/", "a//b", "..", "a/../b", "../a", ".tmp/x", "a/.b", "a b", "a\nb",
-                                "a\x7f", "\xc3\xa4"}) {
+  for (const std::string key :
+       {"", "/", "/a", "a/", "a//b", "..", "a/../b", "../a", ".tmp/x", "a/.b", "a b", "a\nb", "a\x7f", "\xc3\xa4"}) {
     INFO(key);
     CHECK(code_of(check_blob_key(key)) == ec::invalid);
   }

@@ -1,5 +1,4 @@
 #include "store/closure.hpp"
-
 #include "store/compression.hpp"
 #include "tests/unit/store/tree_support.hpp"
 
@@ -18,7 +17,8 @@ nix::store_path add(texts& into, const std::string& name, const std::vector<nix:
   nix::derivation drv;
   drv.name = name;
   drv.outputs["out"].path = path_named(name);
-  for (const auto& input : inputs) drv.input_drvs[input] = {"out"};
+  for (const auto& input : inputs)
+    drv.input_drvs[input] = {"out"};
   drv.system = "x86_64-linux";
   drv.builder = "/bin/sh";
   drv.env = {{"name", name}, {"out", path_named(name).to_string()}};
@@ -42,7 +42,8 @@ std::string packed_raw(const std::vector<std::pair<std::string, std::string>>& p
 
 std::string raw_of(const texts& all) {
   std::vector<std::pair<std::string, std::string>> pairs;
-  for (const auto& [path, aterm] : all) pairs.emplace_back(path.base_name(), aterm);
+  for (const auto& [path, aterm] : all)
+    pairs.emplace_back(path.base_name(), aterm);
   return packed_raw(pairs);
 }
 
@@ -147,10 +148,19 @@ TEST_CASE("bytes of another shape are a bad message") {
   const auto whole = raw_of(all);
   for (std::size_t size = 0; size < whole.size(); ++size)
     CHECK(code_of(unpack_closure(whole.substr(0, size))) == ec::bad_message);
-  const std::vector<std::string> others{whole + "x", "\xc0", "\x91\xc0", "\x91\x92\xa1x\xa1x", "\x91\x92\xc4\x01x\xc4\x01x",
-                                        "\x91\x93\xa1x\xc4\x01x\xc0", "\x91\x91\xa1x", "\x91\x90", "\x81\xa1x\xa1x",
-                                        "\x91\x92\xa1x\x91\x90", "\x01"};
-  for (const auto& bytes : others) CHECK(code_of(unpack_closure(bytes)) == ec::bad_message);
+  const std::vector<std::string> others{whole + "x",
+                                        "\xc0",
+                                        "\x91\xc0",
+                                        "\x91\x92\xa1x\xa1x",
+                                        "\x91\x92\xc4\x01x\xc4\x01x",
+                                        "\x91\x93\xa1x\xc4\x01x\xc0",
+                                        "\x91\x91\xa1x",
+                                        "\x91\x90",
+                                        "\x81\xa1x\xa1x",
+                                        "\x91\x92\xa1x\x91\x90",
+                                        "\x01"};
+  for (const auto& bytes : others)
+    CHECK(code_of(unpack_closure(bytes)) == ec::bad_message);
 }
 
 TEST_CASE("claims of more than there is cost nothing") {

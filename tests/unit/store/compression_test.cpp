@@ -1,5 +1,4 @@
 #include "store/compression.hpp"
-
 #include "tests/support/seed.hpp"
 #include "tests/unit/store/tree_support.hpp"
 
@@ -14,7 +13,8 @@ namespace {
 /// Text that compresses a little.
 std::string some_bytes(std::size_t size, std::mt19937_64& random) {
   std::string bytes(size, '\0');
-  for (auto& b : bytes) b = static_cast<char>('a' + random() % 16);
+  for (auto& b : bytes)
+    b = static_cast<char>('a' + random() % 16);
   return bytes;
 }
 

@@ -1,5 +1,4 @@
 #include "store/kept.hpp"
-
 #include "tests/unit/store/tree_support.hpp"
 
 using namespace coppice;
@@ -49,16 +48,23 @@ TEST_CASE("torn and foreign files in the journal are told and skipped") {
   const scratch_dir dir;
   auto journal = good(kept_journal::open(dir / "kept"));
   const auto a = entry_named("a", 1), b = entry_named("b", 2), c = entry_named("c", 3);
-  for (const auto& entry : {a, b, c}) good(journal.add(entry));
+  for (const auto& entry : {a, b, c})
+    good(journal.add(entry));
   const auto file = dir / "kept" / b.key.to_string();
   auto bytes = read(file);
-  SECTION("cut off") { write(file, bytes.substr(0, bytes.size() / 2)); }
-  SECTION("empty") { write(file, ""); }
+  SECTION("cut off") {
+    write(file, bytes.substr(0, bytes.size() / 2));
+  }
+  SECTION("empty") {
+    write(file, "");
+  }
   SECTION("a flipped bit") {
     bytes[bytes.size() - 3] = static_cast<char>(bytes[bytes.size() - 3] ^ 1);
     write(file, bytes);
   }
-  SECTION("the entry of another") { write(file, read(dir / "kept" / a.key.to_string())); }
+  SECTION("the entry of another") {
+    write(file, read(dir / "kept" / a.key.to_string()));
+  }
   write(dir / "kept/README", "foreign");
   const auto listing = good(journal.list());
   CHECK(listing.entries.size() == 2);

@@ -1,10 +1,10 @@
 #include "store/local_store.hpp"
-
 #include "store/pack.hpp"
 #include "store/path_records.hpp"
 #include "tests/unit/store/tree_support.hpp"
 
 #include <sys/wait.h>
+
 #include <thread>
 
 using namespace coppice;
@@ -32,7 +32,8 @@ struct object {
   path_info info;
 };
 
-object object_named(const std::string& name, const std::string& contents, std::vector<nix::store_path> references = {}) {
+object object_named(const std::string& name, const std::string& contents,
+                    std::vector<nix::store_path> references = {}) {
   object o;
   o.nar = make_nar([&](nix::nar_writer& w) {
     w.begin_directory();
@@ -109,8 +110,12 @@ TEST_CASE("a NAR of another size than stated is corrupt") {
   const scratch_dir dir;
   const auto store = open_in(dir / "s");
   auto o = object_named("a", "contents");
-  SECTION("stated too small") { o.info.nar_size -= 8; }
-  SECTION("stated too large") { o.info.nar_size += 8; }
+  SECTION("stated too small") {
+    o.info.nar_size -= 8;
+  }
+  SECTION("stated too large") {
+    o.info.nar_size += 8;
+  }
   CHECK(code_of(store->add_from_nar(o.info, source_of(o.nar))) == ec::corrupt);
   CHECK(entries_below(store->real_dir()) == 0);
 }
@@ -274,7 +279,8 @@ TEST_CASE("records that cannot be read or whose files are gone are told and left
   const auto a = object_named("a", "1"), b = object_named("b", "2"), c = object_named("c", "3");
   {
     const auto store = open_in(dir / "s");
-    for (const auto* o : {&a, &b, &c}) add(*store, *o);
+    for (const auto* o : {&a, &b, &c})
+      add(*store, *o);
     good(remove_tree(store->real_path(a.info.path)));
   }
   write(dir / ("s/valid/" + b.info.path.base_name()), "StorePath: torn");
@@ -347,7 +353,8 @@ TEST_CASE("several threads may add one path and others at the same time") {
   const scratch_dir dir;
   const auto store = open_in(dir / "s");
   std::vector<object> objects;
-  for (int i = 0; i < 8; ++i) objects.push_back(object_named("o" + std::to_string(i), std::string(10'000, 'x')));
+  for (int i = 0; i < 8; ++i)
+    objects.push_back(object_named("o" + std::to_string(i), std::string(10'000, 'x')));
   std::atomic<int> failures = 0;
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t)
@@ -355,7 +362,8 @@ TEST_CASE("several threads may add one path and others at the same time") {
       for (const auto& o : objects)
         if (!store->add_from_nar(o.info, source_of(o.nar)) || !store->query(o.info.path)) ++failures;
     });
-  for (auto& thread : threads) thread.join();
+  for (auto& thread : threads)
+    thread.join();
   CHECK(failures == 0);
   CHECK(open_in(dir / "s")->paths().size() == objects.size());
 }

@@ -1,10 +1,10 @@
-#include "store/pack.hpp"
-
 #include "store/directory_blob_store.hpp"
+#include "store/pack.hpp"
 #include "tests/unit/store/tree_support.hpp"
 
-#include <fstream>
 #include <nlohmann/json.hpp>
+
+#include <fstream>
 
 using namespace coppice;
 using namespace coppice::store;

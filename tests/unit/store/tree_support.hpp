@@ -8,13 +8,13 @@
 #include "store/nar_files.hpp"
 
 #include <catch2/catch.hpp>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
 #include <string>
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /// Scratch directories and trees for tests of the stores.
 namespace coppice::store::test {

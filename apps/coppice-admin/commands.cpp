@@ -1,0 +1,136 @@
+#include "apps/coppice-admin/commands.hpp"
+
+#include "apps/common/console.hpp"
+#include "apps/common/evaluate.hpp"
+#include "apps/common/report.hpp"
+#include "apps/common/tree_view.hpp"
+#include "runtime/curve.hpp"
+#include "runtime/settings.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <iostream>
+#include <thread>
+
+namespace coppice::app {
+namespace {
+
+/// Attempts asked for at once.
+constexpr std::size_t page_rows_max = 1000;
+
+void print_table(const std::vector<std::vector<std::string>>& rows) {
+  for (const auto& line : table(rows, output_size().width)) std::cout << line << '\n';
+}
+
+std::string ended_text(const ledger::attempt_row& attempt) {
+  return attempt.ended_ms ? duration_text(std::chrono::milliseconds{*attempt.ended_ms - attempt.started_ms}) : "";
+}
+
+} // namespace
+
+expected<void> tree_command(farm& f, bool watch, bool json) {
+  live_block screen;
+  while (true) {
+    auto tree = f.ask<actor_tree>("observatory", "tree", get_tree{});
+    if (!tree) return tl::unexpected(tree.error());
+    const auto top = as_tree(tree->actors);
+    const auto size = output_size();
+    if (json) {
+      std::cout << json_text(tree_json(top)) << std::endl;
+    } else if (watch && size.width > 0 && size.height > 2) {
+      auto lines = tree_lines(top, tree->node.value, size.width - 1);
+      lines.resize(std::min(lines.size(), size.height - 2));
+      lines.emplace_back(); // where the shell goes on after Ctrl-C
+      std::cout << screen.draw({}, lines, size) << std::flush;
+    } else {
+      for (const auto& line : tree_lines(top, tree->node.value, size.width)) std::cout << line << '\n';
+      std::cout.flush();
+    }
+    if (!watch) return {};
+    std::this_thread::sleep_for(std::chrono::seconds{1});
+  }
+}
+
+expected<void> attempts_command(farm& f, const attempts_options& options, bool json) {
+  ledger::read_attempts query;
+  if (!options.drv.empty()) {
+    auto root = parse_root(options.drv);
+    if (!root) return tl::unexpected(root.error());
+    query.drv = root->drv;
+  }
+  std::vector<std::vector<std::string>> rows{{"STARTED", "TOOK", "RESULT", "NODE", "TOKEN", "DERIVATION", "INHASH"}};
+  for (std::size_t left = options.count; left > 0;) {
+    query.limit = static_cast<std::uint32_t>(std::min(left, page_rows_max));
+    auto page = f.ask<ledger::attempt_rows>("observatory", "attempts", query);
+    if (!page) return tl::unexpected(page.error());
+    for (const auto& row : page->rows) {
+      if (json) std::cout << json_text(attempt_json(row)) << '\n';
+      rows.push_back({utc_text(row.started_ms), ended_text(row), attempt_result(row), cleaned(row.node.value),
+                      std::to_string(row.token.value), short_name(row.drv), row.key.to_string()});
+    }
+    if (page->rows.size() < query.limit) break;
+    left -= page->rows.size();
+    query.before_ms = page->rows.back().started_ms;
+  }
+  if (!json) print_table(rows);
+  std::cout.flush();
+  return {};
+}
+
+expected<void> locks_command(farm& f, bool json) {
+  auto locks = f.ask<ledger::lock_states>("observatory", "locks", ledger::held_locks{});
+  if (!locks) return tl::unexpected(locks.error());
+  std::vector<std::vector<std::string>> rows{{"PHASE", "TOKEN", "NODE", "DERIVATION", "INHASH"}};
+  for (const auto& row : locks->rows) {
+    if (json) std::cout << json_text(lock_json(row)) << '\n';
+    rows.push_back({std::string(ledger::to_string(row.phase)), std::to_string(row.token.value), cleaned(row.node.value),
+                    short_name(row.drv), row.key.to_string()});
+  }
+  if (!json) print_table(rows);
+  std::cout.flush();
+  return {};
+}
+
+expected<void> kill_command(farm& f, const kill_actor& what, bool json) {
+  auto done = f.ask<ledger::done>("observatory", "kill", what);
+  if (!done) return fail(done.error().code, fmt::format("cannot kill {}: {}", what.path, done.error().what));
+  if (json)
+    std::cout << json_text({{"path", what.path}, {"crash", what.crash}}) << std::endl;
+  else
+    std::cout << fmt::format("{} {}", what.crash ? "crashed" : "killed", what.path) << std::endl;
+  return {};
+}
+
+expected<void> keygen_command(const keygen_options& options, const std::filesystem::path& state_dir, bool json) {
+  auto server_key = options.server_key;
+  if (server_key.empty()) {
+    auto node = rt::read_key_file(state_dir / "keys/node.toml");
+    if (!node)
+      return fail(node.error().code, fmt::format("the public key of the node that {} shall talk to is not known: {}. Give it with "
+                                                 "--server-key (it is server_key in {})", options.name, node.error().what,
+                                                 (state_dir / "endpoint.toml").string()));
+    server_key = node->public_key;
+  }
+  if (!rt::is_key(server_key)) return fail(ec::invalid, fmt::format("'{}' is no CURVE key: 40 characters of z85", server_key));
+  if (options.name.empty() || options.name.size() > rt::key_name_bytes_max)
+    return fail(ec::invalid, fmt::format("a key's name has 1 to {} bytes", rt::key_name_bytes_max));
+  const auto pair = rt::make_keys();
+  const auto out = options.out.empty() ? std::filesystem::path(options.name + ".toml") : options.out;
+  auto written = rt::write_key_file(out, {options.name, options.role, pair.public_key, pair.secret_key, server_key});
+  if (!written) return written;
+  const auto role = to_string(options.role);
+  if (json) {
+    std::cout << json_text({{"name", options.name}, {"role", role}, {"public_key", pair.public_key}, {"file", out.string()}})
+              << std::endl;
+    return {};
+  }
+  std::cerr << fmt::format("Wrote {}; it is secret. To let its holder in, append this to the node's {}:\n", out.string(),
+                           (state_dir / "authorized.toml").string());
+  std::cout << fmt::format("[[key]]\nname = {}\nrole = \"{}\"\npublic_key = {}\n", rt::toml_quoted(options.name), role,
+                           rt::toml_quoted(pair.public_key))
+            << std::flush;
+  return {};
+}
+
+} // namespace coppice::app

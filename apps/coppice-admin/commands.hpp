@@ -1,0 +1,35 @@
+#pragma once
+
+#include "apps/common/farm.hpp"
+#include "messages/client.hpp"
+
+#include <optional>
+#include <string>
+
+/// The commands of `coppice-admin`: each prints its facts on standard output.
+namespace coppice::app {
+
+/// Draws the actors of the node once, or once a second for ever.
+expected<void> tree_command(farm& f, bool watch, bool json);
+
+struct attempts_options {
+  std::size_t count = 1000;
+  std::string drv; ///< only its attempts; empty: all
+};
+/// Newest first.
+expected<void> attempts_command(farm& f, const attempts_options& options, bool json);
+
+expected<void> locks_command(farm& f, bool json);
+
+expected<void> kill_command(farm& f, const kill_actor& what, bool json);
+
+struct keygen_options {
+  std::string name;
+  coppice::role role = role::submitter;
+  std::filesystem::path out; ///< empty: <name>.toml
+  std::string server_key;    ///< empty: from the state directory
+};
+/// Makes a key file and prints the block that lets its holder in.
+expected<void> keygen_command(const keygen_options& options, const std::filesystem::path& state_dir, bool json);
+
+} // namespace coppice::app

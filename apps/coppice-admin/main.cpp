@@ -1,0 +1,85 @@
+#include "apps/coppice-admin/commands.hpp"
+
+#include <iostream>
+#include <map>
+
+namespace {
+
+using namespace coppice;
+using namespace coppice::app;
+
+struct command_line {
+  farm_options farm;
+  attempts_options attempts;
+  kill_actor kill;
+  keygen_options keygen;
+  bool watch = false;
+};
+
+CLI::App* add_command(CLI::App& app, command_line& line, const std::string& name, const std::string& help,
+                      const std::string& footer) {
+  auto* command = app.add_subcommand(name, help);
+  add_farm_options(*command, line.farm);
+  command->footer(footer);
+  return command;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("coppice-admin: look into a node of a Coppice farm, and operate it.\n"
+               "It finds the node on this machine by itself; --node and --key name another.");
+  app.require_subcommand(1);
+  app.set_help_all_flag("--help-all", "help of all commands");
+  command_line line;
+
+  auto* tree = add_command(app, line, "tree", "draw the tree of actors",
+                           "Examples:\n  coppice-admin tree --watch\n  coppice-admin tree --json | jq .children[].path");
+  tree->add_flag("-w,--watch", line.watch, "draw it again every second");
+  auto* attempts = add_command(app, line, "attempts", "list the attempts at builds, newest first",
+                               "Examples:\n  coppice-admin attempts -n 20\n  coppice-admin attempts --drv /nix/store/0a1b…-hello.drv --json");
+  attempts->add_option("-n", line.attempts.count, "how many")->type_name("N")->check(CLI::PositiveNumber)->capture_default_str();
+  attempts->add_option("--drv", line.attempts.drv, "only attempts of this derivation")->type_name("DRV");
+  auto* locks = add_command(app, line, "locks", "list the locks that are held", "Example:\n  coppice-admin locks --json");
+  auto* kill = add_command(app, line, "kill", "end an actor, to rehearse: its supervisor starts it again",
+                           "Examples:\n  coppice-admin kill /coord/gateway\n  coppice-admin kill /lock/ledger --crash");
+  kill->add_option("PATH", line.kill.path, "the actor, as 'tree --json' names it")->required()->type_name("");
+  kill->add_flag("--crash", line.kill.crash, "by an exception instead of an exit");
+  auto* keygen = add_command(app, line, "keygen", "make a key for a client",
+                             "Examples:\n  coppice-admin keygen alice --out alice.toml >>/var/lib/coppice/authorized.toml\n"
+                             "  coppice build x.drv --node tcp://oak:5000 --key alice.toml      # as alice");
+  const std::map<std::string, role> roles{{"observer", role::observer}, {"submitter", role::submitter}, {"admin", role::admin}};
+  keygen->add_option("NAME", line.keygen.name, "whose key it is")->required()->type_name("");
+  keygen
+    ->add_option_function<std::string>("--role", [&](const std::string& text) { line.keygen.role = roles.at(text); },
+                                       "what it may do [submitter]")
+    ->check(CLI::IsMember({"observer", "submitter", "admin"}));
+  keygen->add_option("-o,--out", line.keygen.out, "the key file to make, which must not exist [NAME.toml]")->type_name("FILE");
+  keygen->add_option("--server-key", line.keygen.server_key, "public key of the node; default: the state directory's node")
+    ->type_name("KEY");
+  app.footer("Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 the farm could not be reached.");
+  if (const int done = parse_command_line(app, argc, argv); done >= 0) return done;
+
+  const std::atomic<bool> never{false};
+  const bool json = line.farm.json;
+  const auto command = [&]() -> expected<void> {
+    if (keygen->parsed()) return keygen_command(line.keygen, line.farm.state_dir, json);
+    auto found = farm::find(line.farm, never);
+    if (!found) return tl::unexpected(found.error());
+    if (tree->parsed()) return tree_command(*found, line.watch, json);
+    if (attempts->parsed()) return attempts_command(*found, line.attempts, json);
+    if (locks->parsed()) return locks_command(*found, json);
+    return kill_command(*found, line.kill, json);
+  };
+  auto done = command();
+  return done ? exit_built : complain("coppice-admin", done.error());
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& e) {
+    std::cerr << "coppice-admin: " << e.what() << std::endl;
+    return coppice::app::exit_failed;
+  }
+}
