@@ -151,6 +151,11 @@ cgroup_root::cgroup_root(const std::string& name, const std::vector<std::string>
   }
 }
 
+cgroup_root::~cgroup_root() {
+  for (const auto& dir : dirs_)
+    ::rmdir(dir.c_str()); // ignored: what is left is swept at the next start
+}
+
 expected<void> cgroup_root::sweep(std::chrono::milliseconds wait) const {
   const auto deadline = std::chrono::steady_clock::now() + wait;
   std::vector<std::string> groups;

@@ -57,6 +57,11 @@ public:
   /// The same with these hierarchies' directories, which need not be control groups; for tests.
   cgroup_root(const std::string& name, const std::vector<std::string>& hierarchies);
 
+  /// Removes our directories if no group is left in them.
+  ~cgroup_root();
+  cgroup_root(const cgroup_root&) = delete;
+  cgroup_root& operator=(const cgroup_root&) = delete;
+
   bool usable() const { return !dirs_.empty(); }
   /// Kills whatever an earlier process left in our groups, waits until they are empty and removes them (INV-11).
   /// `unavailable` if something does not die within `wait`. Call it before the first make().

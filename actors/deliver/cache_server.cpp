@@ -49,6 +49,30 @@ struct pending_answer {
   }
 };
 
+/// Asks the ledger once, and ends.
+class question final : public caf::event_based_actor {
+public:
+  question(caf::actor_config& cfg, ledger_actor to, ledger::transaction t, std::chrono::milliseconds timeout,
+           std::shared_ptr<pending_answer> pending)
+      : caf::event_based_actor(cfg)
+      , to_(std::move(to))
+      , transaction_(std::move(t))
+      , timeout_(timeout)
+      , pending_(std::move(pending)) {}
+  caf::behavior make_behavior() override {
+    request(to_, timeout_, atom::transact_v, std::move(transaction_))
+        .then([p = pending_](ledger::answer& a) { p->set(std::move(a.body)); },
+              [p = pending_](caf::error& e) { p->set(tl::unexpected(from_caf(e))); });
+    return {};
+  }
+
+private:
+  const ledger_actor to_;
+  ledger::transaction transaction_;
+  const std::chrono::milliseconds timeout_;
+  const std::shared_ptr<pending_answer> pending_;
+};
+
 } // namespace
 
 /// What the HTTP threads share.
@@ -87,16 +111,11 @@ private:
   http_server http_; // last: its threads use all the others
 };
 
-// Not by a scoped_actor, whose wait nobody can cut short: it would hold up the end of the server.
+// Not by a scoped_actor: nobody can cut its wait short, and it would hold up the end of the server.
 expected<ledger::any_answer> cache_server_state::site::ask(ledger::any_transaction t) {
   auto pending = std::make_shared<pending_answer>();
   auto timeout = config_.limits.ledger_timeout;
-  system_.spawn<caf::hidden>(
-      [pending, timeout, to = ledger_, t = ledger::transaction{std::move(t)}](caf::event_based_actor* self) {
-        self->request(to, timeout, atom::transact_v, t)
-            .then([pending](ledger::answer& a) { pending->set(std::move(a.body)); },
-                  [pending](caf::error& e) { pending->set(tl::unexpected(from_caf(e))); });
-      });
+  system_.spawn<question, caf::hidden>(ledger_, ledger::transaction{std::move(t)}, timeout, pending);
   std::unique_lock lock{pending->mutex};
   for (auto until = std::chrono::steady_clock::now() + timeout; !pending->answer;) {
     if (stopping_) return fail(ec::shutdown, "the server is stopping");

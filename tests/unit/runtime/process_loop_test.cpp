@@ -317,6 +317,23 @@ TEST_CASE("the loop's end kills what runs and tells it") {
 }
 
 #ifndef __SANITIZE_THREAD__ // which does not let a forked process start threads
+TEST_CASE("a process is killed when ours is") {
+  auto mark = unlikely_seconds();
+  pid_t daemon = ::fork();
+  if (daemon == 0) {
+    process_loop loop;
+    process_spec spec;
+    spec.argv = {"/bin/sleep", mark};
+    loop.start(loop.reserve(), spec, {[](const auto&) {}, [](const auto&) {}});
+    for (;;)
+      ::pause();
+  }
+  CHECK(eventually([&] { return runs(mark); }));
+  ::kill(daemon, SIGKILL);
+  ::waitpid(daemon, nullptr, 0);
+  CHECK(eventually([&] { return !runs(mark); }, 2s));
+}
+
 TEST_CASE("nothing of a sandbox runs 2 s after our process was killed (INV-11)") {
   auto mark = unlikely_seconds();
   int ready[2];

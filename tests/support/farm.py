@@ -1,0 +1,443 @@
+"""A node, its clients and a stock Nix for tests of the whole. Everything lives below one scratch directory, everything
+started is ended by its pid, and when a test fails the end of each daemon's log is shown.
+
+The programs are those in the directory $COPPICE_BIN (build/bin)."""
+
+import ctypes
+import glob
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = os.path.abspath(os.environ.get("COPPICE_BIN", os.path.join(ROOT, "build/bin")))
+SANDBOX_PATHS = ["/usr", "/bin", "/lib", "/lib64"]
+SYSTEM = "x86_64-linux"
+
+PATIENCE_S = 300  # for whatever must happen at all; no test is about speed
+BUILDERS_GONE_S = 5  # promised: after this no builder of a dead or cancelled build is left
+
+OK, FAILED, USAGE, UNREACHABLE, CANCELLED = 0, 1, 2, 3, 4  # exit codes of coppice
+GAVE_UP, LOCKED = 70, 73  # and of coppiced
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _end_with_parent():
+    """In the child: even a killed test leaves nothing running."""
+    _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def wait_until(what, condition, seconds=PATIENCE_S):
+    """The condition's first true value."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.05)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def read(path):
+    with open(path, encoding="utf-8", errors="replace") as f:
+        return f.read()
+
+
+def write(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+    return path
+
+
+def base_name(path):
+    return path.rsplit("/", 1)[-1]
+
+
+def real_sources():
+    """The sources of bench/workloads/real; fetched if $COPPICE_REAL_SOURCES does not name them."""
+    given = os.environ.get("COPPICE_REAL_SOURCES")
+    sources = given or os.path.join(ROOT, "build", "real-sources")
+    if not given:
+        script = os.path.join(ROOT, "bench/workloads/real/fetch-sources.sh")
+        subprocess.run([script, sources], check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    return sources
+
+
+# --- processes
+
+
+def processes():
+    """{pid: (parent, start time, command line)} of all processes but zombies."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as f:
+                fields = f.read().rpartition(b")")[2].split()
+            with open(f"/proc/{name}/cmdline", "rb") as f:
+                command = f.read().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it has just ended
+        if fields[0] not in (b"Z", b"X"):
+            found[int(name)] = (int(fields[1]), int(fields[19]), command)
+    return found
+
+
+def descendants(pid):
+    """{(pid, start time): command line} of all below that process."""
+    everyone = processes()
+    below, found = {pid}, {}
+    while True:
+        more = {p for p, (parent, _, _) in everyone.items() if parent in below} - below
+        if not more:
+            return found
+        below |= more
+        found.update({(p, everyone[p][1]): everyone[p][2] for p in more})
+
+
+def with_word(word):
+    """{(pid, start time): command line} of the processes that have this word in their command line."""
+    return {(p, start): command for p, (_, start, command) in processes().items() if word in command and p != os.getpid()}
+
+
+def still_there(some):
+    now = {(p, start) for p, (_, start, _) in processes().items()}
+    return {who: command for who, command in some.items() if who in now}
+
+
+# --- the farm
+
+
+class Done:
+    """How a program ended."""
+
+    def __init__(self, argv, code, out, err):
+        self.argv, self.code, self.out, self.err = argv, code, out, err
+
+    def __str__(self):
+        return f"$ {' '.join(self.argv)}\n{self.out}{self.err}(exit code {self.code})"
+
+    def json(self):
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Running:
+    """A program that was started and whose output goes to files."""
+
+    def __init__(self, argv, env, cwd, out, err, signals_reset=False):
+        self.argv, self.out_file, self.err_file = argv, out, err
+        with open(out, "wb") as o, open(err, "ab") as e:
+            self.process = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=o, stderr=e,
+                                            preexec_fn=_end_with_parent)
+        self.pid = self.process.pid
+
+    def out(self):
+        return read(self.out_file)
+
+    def err(self):
+        return read(self.err_file)
+
+    def running(self):
+        return self.process.poll() is None
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def end(self, seconds=PATIENCE_S):
+        """Waits for its end."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"has not ended after {seconds} s: {Done(self.argv, None, self.out(), self.err())}") from None
+        return Done(self.argv, self.process.returncode, self.out(), self.err())
+
+    def kill(self):
+        if self.running():
+            self.process.kill()
+        self.process.wait()
+
+
+class Scratch:
+    """A directory that others may enter (builders of root run as another user), and programs started in it."""
+
+    def __init__(self):
+        self.path = os.path.realpath(tempfile.mkdtemp(prefix="coppice-test-"))
+        os.chmod(self.path, 0o755)
+        self.started, self.count = [], 0
+        self.env = {k: v for k, v in os.environ.items()
+                    if not k.lower().endswith("_proxy") and not k.startswith(("NIX_", "COPPICE_", "XDG_"))}
+        for name in ("home", "cache", "data", "work", "out"):
+            os.mkdir(self.file(name))
+        self.env.update(HOME=self.file("home"), XDG_CACHE_HOME=self.file("cache"), XDG_DATA_HOME=self.file("data"), LC_ALL="C.UTF-8")
+
+    def file(self, *parts):
+        return os.path.join(self.path, *parts)
+
+    def start(self, argv, env=None):
+        self.count += 1
+        name = f"{self.count}-{os.path.basename(argv[0])}"
+        program = Running(list(argv), {**self.env, **(env or {})}, self.file("work"), self.file("out", name + ".out"),
+                          self.file("out", name + ".err"))
+        self.started.append(program)
+        return program
+
+    def run(self, argv, env=None, seconds=PATIENCE_S):
+        return self.start(argv, env).end(seconds)
+
+    def close(self):
+        for program in reversed(self.started):
+            program.kill()
+        for folder, dirs, _ in os.walk(self.path):  # store objects are read-only
+            for name in dirs:
+                sub = os.path.join(folder, name)
+                if not os.path.islink(sub):
+                    os.chmod(sub, stat.S_IRWXU)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Farm:
+    """A state directory, the coppiced that serves from it, and clients of it."""
+
+    def __init__(self, scratch, state=None, settings="", listen="tcp://127.0.0.1:0", http="127.0.0.1:0", jobs=2):
+        self.scratch = scratch
+        self.state = state or scratch.file("state")
+        self.argv = [os.path.join(BIN, "coppiced"), "--state-dir", self.state, "--listen", listen, "--http", http,
+                     "--max-jobs", str(jobs), "--ready-json"]
+        for path in SANDBOX_PATHS:
+            self.argv += ["--sandbox-path", path]
+        if settings:
+            self.argv += ["--config", write(scratch.file("node.toml"), settings)]
+        self.daemon, self.ready = None, None
+
+    def start(self):
+        """Starts coppiced and waits until it serves."""
+        self.daemon = self.scratch.start(self.argv)
+        wait_until("coppiced says that it is ready", lambda: self.daemon.out().endswith("\n") or not self.daemon.running())
+        if not self.daemon.running():
+            raise AssertionError(f"coppiced ended: {self.daemon.end()}")
+        self.ready = json.loads(self.daemon.out())
+        return self
+
+    def kill(self):
+        """kill -9"""
+        self.daemon.kill()
+
+    def stop(self):
+        """SIGTERM; how it ended."""
+        self.daemon.send(signal.SIGTERM)
+        return self.daemon.end()
+
+    def alive(self):
+        return self.daemon is not None and self.daemon.running()
+
+    def http(self, path):
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{self.ready['http']}/{path}", timeout=60) as reply:
+            return reply.read()
+
+    def narinfo(self, path):
+        """The binary cache's narinfo of a store path, as a dict; references as a sorted list."""
+        text = self.http(base_name(path)[:32] + ".narinfo").decode()
+        info = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+        info["References"] = sorted(info.get("References", "").split())
+        return info
+
+    def client(self, tool, *words):
+        return [os.path.join(BIN, tool), *words, "--state-dir", self.state]
+
+    def start_coppice(self, *words, env=None):
+        return self.scratch.start(self.client("coppice", *words), env)
+
+    def coppice(self, *words, env=None):
+        return self.scratch.run(self.client("coppice", *words), env)
+
+    def admin(self, *words):
+        return self.scratch.run(self.client("coppice-admin", *words))
+
+    def build(self, *words, start=False):
+        """coppice build that leaves the outputs at the farm."""
+        argv = ("build", *words, "--no-fetch", "--no-link")
+        return self.start_coppice(*argv) if start else self.coppice(*argv)
+
+    def submit(self, *words):
+        """The id of a submitted request."""
+        done = self.coppice("submit", *words)
+        if done.code != OK:
+            raise AssertionError(f"not accepted: {done}")
+        return done.out.strip()
+
+    def attempts(self):
+        """All attempts so far, oldest first."""
+        done = self.admin("attempts", "--json", "-n", "100000")
+        if done.code != OK:
+            raise AssertionError(str(done))
+        return done.json()[::-1]
+
+    def attempts_at(self, name):
+        """Results of the attempts at the derivations of that name."""
+        return [a["result"] for a in self.attempts() if drv_name(a["drv"]) == name]
+
+    def status(self, request):
+        done = self.coppice("status", request, "--json")
+        if done.code != OK:
+            raise AssertionError(str(done))
+        return done.json()[0]
+
+    def actors(self):
+        """{path: status} of all actors."""
+        done = self.admin("tree", "--json")
+        if done.code != OK:
+            raise AssertionError(str(done))
+        found = {}
+
+        def walk(branch):
+            found[branch["path"]] = branch
+            for child in branch["children"]:
+                walk(child)
+
+        walk(done.json()[0])
+        return found
+
+    def ledger(self, query):
+        """Rows of the ledger; only while the daemon does not run."""
+        with sqlite3.connect(f"file:{self.state}/ledger.sqlite", uri=True) as db:
+            return db.execute(query).fetchall()
+
+
+def drv_name(drv):
+    """'/nix/store/<hash>-hello.drv' -> 'hello'"""
+    return base_name(drv)[33:].removesuffix(".drv")
+
+
+class Nix:
+    """Stock Nix with a store of its own; objects lie in `store`, named as in /nix/store."""
+
+    def __init__(self, scratch, name="nix", settings=()):
+        self.scratch = scratch
+        self.root = scratch.file(name, "root")
+        self.store = os.path.join(self.root, "nix/store")
+        conf = {
+            "build-users-group": "", "substituters": "", "sandbox": "true", "sandbox-fallback": "false",
+            "sandbox-paths": " ".join(SANDBOX_PATHS), "max-jobs": "2", "cores": "1", "require-sigs": "true",
+            "trusted-public-keys": "", "experimental-features": "nix-command ca-derivations",
+            "system-features": "big-parallel kvm nixos-test benchmark", **dict(settings),
+        }
+        write(scratch.file(name, "conf/nix.conf"), "".join(f"{k} = {v}\n" for k, v in conf.items()))
+        os.makedirs(self.root)
+        self.env = {"NIX_CONF_DIR": scratch.file(name, "conf"), "NIX_USER_CONF_FILES": "", "NIX_REMOTE": f"local?root={self.root}"}
+
+    def run(self, *argv, check=True, seconds=PATIENCE_S):
+        done = self.scratch.run(list(argv), self.env, seconds)
+        if check and done.code != 0:
+            raise AssertionError(str(done))
+        return done
+
+    def lines(self, *argv):
+        return self.run(*argv).out.split()
+
+    def real(self, path):
+        return os.path.join(self.store, base_name(path))
+
+    def instantiate(self, *argv):
+        """The .drv files, where they really lie."""
+        return [self.real(line.split("!")[0]) for line in self.lines("nix-instantiate", *argv)]
+
+
+class TestCase(unittest.TestCase):
+    """A scratch directory per test, and logs when it fails."""
+
+    maxDiff = None
+
+    def run(self, result=None):
+        self.logs = []
+        result = result if result is not None else self.defaultTestResult()
+        bad = len(result.failures) + len(result.errors)
+        super().run(result)
+        if len(result.failures) + len(result.errors) > bad:
+            for name, text in self.logs:
+                print(f"--- end of the log of {name} in {self.id()}\n{text}", file=sys.stderr)
+        return result
+
+    def setUp(self):
+        self.scratch = Scratch()
+        self.addCleanup(self.scratch.close)
+        self.addCleanup(self._keep_logs)
+
+    def _keep_logs(self):
+        for program in self.scratch.started:
+            if base_name(program.argv[0]) == "coppiced":
+                self.logs.append((f"coppiced {program.pid}", "\n".join(program.err().splitlines()[-60:])))
+
+    def new_farm(self, **options):
+        return Farm(self.scratch, **options).start()
+
+    def expression(self, text, name="graph"):
+        """A file with that Nix expression, in which `step NAME SCRIPT` is a derivation and `word` is unlike any other
+        test's words, so that the processes of its builders are found by it."""
+        self.word = getattr(self, "word", None) or "coppice" + secrets.token_hex(6)
+        head = f'''let
+  word = "{self.word}";
+  make = more: name: script: derivation ({{
+    inherit name; system = "{SYSTEM}"; builder = "/bin/sh"; args = [ "-ec" script word ]; PATH = "/usr/bin:/bin";
+  }} // more);
+  step = make {{ }};
+in
+'''
+        return write(self.scratch.file("work", name + ".nix"), head + text)
+
+    def instantiate(self, text, *argv, name="graph"):
+        """The .drv files of an expression, in a store of their own."""
+        if not hasattr(self, "nix"):
+            self.nix = Nix(self.scratch, "eval")
+        return self.nix.instantiate(self.expression(text, name), *argv)
+
+    def ends_with(self, done, code):
+        self.assertEqual(done.code, code, str(done))
+        return done
+
+    def still_serves(self, farm):
+        """After something went wrong: the same daemon builds."""
+        self.assertTrue(farm.alive(), "coppiced has ended")
+        name = "still-" + secrets.token_hex(4)
+        self.ends_with(farm.build(*self.instantiate(f'step "{name}" "echo yes > $out"', name=name)), OK)
+
+    def builders_gone(self, some, seconds=BUILDERS_GONE_S):
+        """None of these processes, and no builder of this test, is left, within the promised time."""
+        wait_until(f"builders end: {list(some.values())}",
+                   lambda: not still_there(some) and not with_word(self.word), seconds)
+
+    def builders(self, farm, count=1):
+        """Waits until that many builders run; all processes below the daemon."""
+        wait_until(f"{count} builders run", lambda: len(with_word(self.word)) >= count)
+        found = descendants(farm.daemon.pid)
+        self.assertTrue(set(found) & set(with_word(self.word)), "builders are not below coppiced")
+        return found
+
+
+def main():
+    for name in ("coppiced", "coppice", "coppice-admin", "coppice-exec"):
+        if not os.access(os.path.join(BIN, name), os.X_OK):
+            sys.exit(f"there is no {name} in {BIN}; name the directory of the programs in COPPICE_BIN")
+    unittest.main(verbosity=2)
