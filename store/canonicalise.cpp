@@ -74,7 +74,7 @@ expected<void> canonicalise(const std::vector<std::filesystem::path>& trees, con
                             std::optional<uid_t> built_by) {
   canonicaliser visitor{to, built_by};
   for (const auto& tree : trees)
-    if (auto walked = walk_tree(tree, visitor); !walked) return walked;
+    if (auto walked = walk_tree(tree, visitor, tree_depth_max); !walked) return walked;
   return {};
 }
 

@@ -81,7 +81,7 @@ private:
 
 expected<void> dump_path(const std::filesystem::path& real, const byte_sink& out) {
   nar_dumper dumper{out};
-  return walk_tree(real, dumper).and_then([&] { return dumper.finish(); });
+  return walk_tree(real, dumper, tree_depth_max).and_then([&] { return dumper.finish(); });
 }
 
 } // namespace coppice::store

@@ -59,9 +59,6 @@ tl::unexpected<error> tree_cursor::failed(std::string_view verb, const std::stri
 }
 
 expected<void> tree_cursor::enter(const std::string& name) {
-  if (depth() >= tree_depth_max)
-    return fail(ec::limit_exceeded,
-                path_of(name) + " is more than " + std::to_string(tree_depth_max) + " directories deep");
   struct stat here;
   if (::fstat(fd(), &here) != 0) return failed("stat the directory of", name);
   rt::unique_fd below{open_subdirectory(fd(), name.c_str())};
@@ -102,7 +99,7 @@ expected<std::vector<std::string>> tree_cursor::names() const {
   return names;
 }
 
-expected<void> walk_tree(const std::filesystem::path& top, tree_visitor& visitor) {
+expected<void> walk_tree(const std::filesystem::path& top, tree_visitor& visitor, std::size_t depth_max) {
   auto cursor = tree_cursor::at_parent_of(top);
   if (!cursor) return tl::unexpected(cursor.error());
 
@@ -116,6 +113,9 @@ expected<void> walk_tree(const std::filesystem::path& top, tree_visitor& visitor
     struct stat st;
     if (::fstatat(cursor->fd(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) return cursor->failed("stat", name);
     if (!S_ISDIR(st.st_mode)) return visitor.leaf({*cursor, name, st});
+    if (open.size() >= depth_max)
+      return fail(ec::limit_exceeded,
+                  cursor->path_of(name) + " is more than " + std::to_string(depth_max) + " directories deep");
     return visitor.before({*cursor, name, st}).and_then([&] { return cursor->enter(name); }).and_then([&] {
       return cursor->names().map([&](std::vector<std::string> names) { open.push_back({st, std::move(names)}); });
     });

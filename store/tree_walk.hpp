@@ -27,7 +27,7 @@ public:
   /// The full path of an entry of this directory, for texts.
   std::string path_of(const std::string& name) const;
 
-  /// Moves into the directory of that name; its entries may then be read. `limit_exceeded` below tree_depth_max.
+  /// Moves into the directory of that name; its entries may then be read.
   expected<void> enter(const std::string& name);
   /// Moves up; returns the name of the directory that was left. `io` if somebody moved the directory meanwhile.
   expected<std::string> leave();
@@ -70,7 +70,8 @@ public:
   virtual expected<void> after(const tree_entry& directory) = 0;
 };
 
-/// Visits the tree depth-first, each directory's entries in bytewise order; `missing` if there is nothing at `top`.
-expected<void> walk_tree(const std::filesystem::path& top, tree_visitor& visitor);
+/// Visits the tree depth-first, each directory's entries in bytewise order; `missing` if there is nothing at `top`,
+/// `limit_exceeded` for directories more than `depth_max` deep.
+expected<void> walk_tree(const std::filesystem::path& top, tree_visitor& visitor, std::size_t depth_max);
 
 } // namespace coppice::store

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 
 #include <cerrno>
+#include <limits>
 #include <cstdio>
 
 namespace coppice::store {
@@ -42,7 +43,7 @@ expected<void> remove_tree(const fs::path& real) {
   struct stat st;
   if (::lstat(real.c_str(), &st) != 0 && (errno == ENOENT || errno == ENOTDIR)) return {};
   remover visitor;
-  return walk_tree(real, visitor);
+  return walk_tree(real, visitor, std::numeric_limits<std::size_t>::max()); // a builder may have made it too deep
 }
 
 expected<void> move_tree(const fs::path& from, const fs::path& to) {

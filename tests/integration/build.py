@@ -1,6 +1,5 @@
 """Building: what is built, how often, and where it can be had."""
 
-import json
 import os
 import sys
 
@@ -16,7 +15,7 @@ class Build(farm.TestCase):
         node = self.new_farm()
         done = self.ends_with(node.coppice("build", HELLO), OK)
         result = self.scratch.file("work", "result")
-        self.assertEqual(farm.read(result), "hello, coppice (from %s)\n" % self.output_of(node, "both"))
+        self.assertRegex(farm.read(result), r"^hello, coppice \(from /nix/store/[0-9a-z]{32}-both\)\n$")
         self.assertEqual(farm.base_name(done.out.strip()), farm.base_name(os.path.realpath(result)))
         self.assertIn("4 derivations: 4 built, 0 reused", done.err)
         self.assertEqual([a["result"] for a in node.attempts()], ["success"] * 4)
@@ -67,13 +66,13 @@ class Build(farm.TestCase):
         drv, = self.instantiate('step "talks" "echo some words; echo more >&2; echo > $out"')
         self.ends_with(node.build(drv), OK)
         path = "/nix/store/" + farm.base_name(drv)
+        out, = self.nix.lines("nix-store", "--query", "--outputs", path)
         logs = {
-            "nix log": self.nix.run("nix", "log", "--store", node.ready["http"], path).out,
-            "nix-store": self.nix.run("nix-store", "--read-log", path, "--store", node.ready["http"], check=False).out,
+            "nix log OUTPUT": self.nix.run("nix", "log", "--store", node.ready["http"], out).out,
+            "nix log DRV": self.nix.run("nix", "log", path, "--option", "substituters", node.ready["http"]).out,
             "coppice log": self.ends_with(node.coppice("log", path), OK).out,
             "http": node.http("log/" + farm.base_name(drv)).decode(),
         }
-        logs.pop("nix-store")  # reads local logs alone
         self.assertEqual(logs, dict.fromkeys(logs, "some words\nmore\n"))
 
     def test_two_clients_at_once_share_one_build_of_each_derivation(self):
@@ -114,15 +113,6 @@ class Build(farm.TestCase):
         for drv in drvs:
             done = self.ends_with(node.coppice("build", drv, "--no-link"), OK)
             self.assertEqual(farm.read(self.scratch.file("data/coppice/store", farm.base_name(done.out.strip()))), "of the source\n")
-
-    def output_of(self, node, name):
-        drv, = {a["drv"] for a in node.attempts() if farm.drv_name(a["drv"]) == name}
-        return json.loads(node.build(os.path.join(self.eval_dir(), farm.base_name(drv)), "--json").out)["outputs"]["out"]
-
-    def eval_dir(self):
-        """Where the client's own evaluations lie."""
-        private = self.scratch.file("cache/coppice/eval/nix/store")
-        return private if os.path.isdir(private) else "/nix/store"
 
     def per_inhash(self, node):
         results = {}

@@ -288,6 +288,21 @@ TEST_CASE("remove_tree stops at a mount point, even at one of the same file syst
   CHECK(is_there(dir / "outside/precious"));
 }
 
+TEST_CASE("a tree too deep to be stored can still be removed") {
+  const scratch_dir dir;
+  REQUIRE(fs::create_directory(dir / "tree"));
+  rt::unique_fd here{::open((dir / "tree").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  for (std::size_t i = 0; i < 2 * tree_depth_max; ++i) {
+    REQUIRE(::mkdirat(here.get(), "d", 0555) == 0);
+    here.reset(::openat(here.get(), "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    REQUIRE(here);
+    REQUIRE(::fchmod(here.get(), 0755) == 0);
+  }
+  CHECK_FALSE(dump_path(dir / "tree", [](std::string_view) -> expected<void> { return {}; }));
+  good(remove_tree(dir / "tree"));
+  CHECK_FALSE(fs::exists(dir / "tree"));
+}
+
 TEST_CASE("trees deeper than allowed are refused, and those just within are dumped and removed") {
   const scratch_dir dir;
   const auto nested = [](std::size_t depth) {
