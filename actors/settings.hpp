@@ -25,6 +25,7 @@ struct node_settings {
   std::string state_dir = "";            ///< empty: see default_state_dir()
   std::string listen = "tcp://127.0.0.1:0";
   std::string http = "127.0.0.1:0";
+  std::string http_url = "";             ///< how others reach it; empty: as it listens
   std::string log_level = "info";
   std::uint32_t max_jobs = 0;            ///< builds at once; 0: one per CPU
   std::uint32_t cores = 1;               ///< NIX_BUILD_CORES of a build; 0: all CPUs
@@ -36,7 +37,8 @@ struct node_settings {
   std::int32_t compression_level = 3;    ///< zstd's
   limit_settings limits;
   COPPICE_STRUCT(node_settings, 1, node, 2, state_dir, 3, listen, 4, http, 5, log_level, 6, max_jobs, 7, cores, 8,
-                 systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits)
+                 systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits, 15,
+                 http_url)
 };
 
 } // namespace coppice::actors

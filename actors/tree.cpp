@@ -135,6 +135,8 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   cache_config.clock = parts.clock;
   cache_config.port = parts.http_port;
   cache_config.key = parts.signing_key.get();
+  cache_config.url = parts.settings.http_url;
+  cache_config.compression_level = parts.settings.compression_level;
   auto cache = deliver_sup.child<cache_server_state>("cache-server", cache_config, ledger);
   publisher_state::config publisher_config;
   publisher_config.blobs = parts.blobs;

@@ -32,7 +32,7 @@ std::string log_key(const nix::store_path& drv);
 /// "attempts/<inhash>-<fence>.log": the log of one attempt.
 std::string attempt_log_key(const inhash& key, fence token);
 /// "closures/<hex>.<generation>": a packed derivation closure.
-std::string closure_key(const blob_id& closure, generation gen = {});
+std::string closure_key(const blob_id& closure, generation gen);
 
 /// A blob being written. Nobody sees it before commit(); without it the destructor takes all traces away.
 class blob_writer {

@@ -48,16 +48,19 @@ attempt::effects attempt::on_fetched() { return stage_ == stage::fetching ? ente
 
 attempt::effects attempt::on_fetch_failed(const error& e) {
   if (stage_ != stage::fetching) return {};
-  kind_ = failure::infra; // counted, so that an input that never comes ends the retries (INV-18)
+  lost_answer_ = ++fetches_failed_ < fetches_max;
+  if (lost_answer_) return {};
+  kind_ = failure::infra;
   reason_ = "cannot fetch the inputs: " + e.what;
-  return enter(stage::releasing);
+  // fails under a token of its own: only so it is recorded and counted, and the retries end (INV-18)
+  return enter(stage::starting);
 }
 
 attempt::effects attempt::on_token(fence mine) {
+  if (stage_ != stage::starting && stage_ != stage::reclaiming) return {};
   token_ = mine;
-  if (stage_ == stage::starting) return enter(stage::building);
   if (stage_ == stage::reclaiming) return enter(stage::storing);
-  return {};
+  return enter(kind_ == failure::none ? stage::building : stage::failing);
 }
 
 attempt::effects attempt::on_exited(const build_exit& e, std::string log_tail) {
@@ -77,6 +80,7 @@ attempt::effects attempt::on_packed(std::vector<realised_output> outputs) {
 }
 
 attempt::effects attempt::on_rejected(failure kind, std::string reason) {
+  if (stage_ == stage::storing) lost_answer_ = true; // what is kept was good: it is put again
   if (stage_ != stage::packing && stage_ != stage::keeping && stage_ != stage::building) return {};
   kind_ = kind;
   reason_ = std::move(reason);
@@ -112,10 +116,16 @@ attempt::effects attempt::on_settled() {
   }
 }
 
+/// In these stages a transaction is under way.
+bool attempt::asks() const {
+  return stage_ == stage::starting || stage_ == stage::committing || stage_ == stage::failing ||
+         stage_ == stage::releasing || stage_ == stage::reclaiming;
+}
+
 attempt::effects attempt::on_refused(const error& e) {
+  if (!asks()) return {}; // late
   switch (e.code) {
     case ec::stale:
-    case ec::session_over:
     case ec::not_owner:
     case ec::not_found:
     case ec::ledger_regressed: return lose();
@@ -128,7 +138,7 @@ attempt::effects attempt::on_refused(const error& e) {
     case ec::upload_again:
       if (stage_ == stage::committing) return enter(stage::storing);
       return lose();
-    default: lost_answer_ = true; return {};
+    default: lost_answer_ = true; return {}; // session_over too: SESSION opens it again, or the process ends
   }
 }
 
@@ -143,6 +153,7 @@ attempt::effects attempt::lose() {
 
 attempt::effects attempt::on_row(const ledger::lock_state& row) {
   if (row.token <= token_ || stage_ == stage::over || stage_ == stage::starting || stage_ == stage::reclaiming) return {};
+  if (stage_ == stage::keeping) return {}; // cannot be stopped half-way; the commit will tell
   if (stage_ == stage::building) {
     if (killed_) return {};
     killed_ = true;

@@ -28,6 +28,8 @@ public:
     over
   };
   static std::string_view to_string(stage s);
+  /// Tries to make the inputs present, one per tick, before the attempt fails of them.
+  static constexpr unsigned fetches_max = 5;
 
   struct fetch {};
   struct start {
@@ -82,12 +84,13 @@ public:
 
   effects begin();
   effects on_fetched();
+  /// Tries again at the next on_tick(), fetches_max times in all.
   effects on_fetch_failed(const error& e);
   /// An answer to start or reclaim.
   effects on_token(fence mine);
   effects on_exited(const build_exit& e, std::string log_tail);
   effects on_packed(std::vector<realised_output> outputs);
-  /// The outputs break a rule, or cannot be read.
+  /// The outputs break a rule, or cannot be read; or the stage could not be begun.
   effects on_rejected(failure kind, std::string reason);
   effects on_kept();
   effects on_stored(std::vector<realised_output> outputs);
@@ -108,6 +111,7 @@ public:
 private:
   effects enter(stage s);
   effects order() const;
+  bool asks() const;
   effects finish();
   effects lose();
 
@@ -116,6 +120,7 @@ private:
   std::vector<realised_output> outputs_;
   failure kind_ = failure::none;
   std::string reason_, log_tail_;
+  unsigned fetches_failed_ = 0;
   bool slot_freed_ = false, lost_answer_ = false, told_partial_ = false, killed_ = false, committed_ = false;
 };
 

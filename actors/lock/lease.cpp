@@ -11,6 +11,9 @@ void lease::on_acknowledged(time_point sent) {
 }
 
 std::vector<session_id> lease_table::expired(time_point now) {
+  if (looked_ != time_point{} && now - looked_ > 2 * times_.renew_interval)
+    for (auto& [id, heard] : heard_) heard = now; // the process or the machine stood still
+  looked_ = now;
   std::vector<session_id> over;
   for (auto& [id, heard] : heard_)
     if (now - heard >= times_.lease_ttl) over.push_back(id);

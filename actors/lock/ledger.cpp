@@ -126,8 +126,9 @@ ledger_state::interface::behavior_type ledger_state::make_behavior() {
 caf::result<ledger::answer> ledger_state::transact(ledger::transaction& t) {
   rt::reply<ledger::answer> out{self_};
   auto id = ++next_;
-  if (auto* k = std::get_if<ledger::keep_alive>(&t.body)) renewals_.emplace(id, k->session);
-  if (auto* o = std::get_if<ledger::open_session>(&t.body)) renewals_.emplace(id, o->session);
+  // from now on, not from the answer: a disk that takes long must not end the leases of those who were heard
+  if (auto* k = std::get_if<ledger::keep_alive>(&t.body)) leases_.renew(k->session, config_.clock->now());
+  if (auto* o = std::get_if<ledger::open_session>(&t.body)) leases_.renew(o->session, config_.clock->now());
   if (thread_->post({id, std::move(t.body)}))
     open_.emplace(id, out);
   else
@@ -139,10 +140,6 @@ void ledger_state::on_finished() {
   for (auto& batch : thread_->take()) {
     if (!batch.broken.empty()) throw std::runtime_error("ledger: " + batch.broken);
     for (auto& [id, answer] : batch.answers) {
-      if (auto renewed = renewals_.find(id); renewed != renewals_.end()) {
-        if (answer) leases_.renew(renewed->second, config_.clock->now());
-        renewals_.erase(renewed);
-      }
       auto found = open_.find(id);
       if (found == open_.end()) continue;
       if (answer)
@@ -160,7 +157,7 @@ void ledger_state::on_finished() {
 
 void ledger_state::expire_leases() {
   for (auto& session : leases_.expired(config_.clock->now())) {
-    rt::log::warn("LEDGER", "session ended: not renewed in time session={}", session.to_string());
+    rt::log::info("LEDGER", "lease over session={}", session.to_string());
     auto id = ++next_;
     if (!thread_->post({id, ledger::expire{session}})) leases_.renew(session, config_.clock->now()); // next time
   }

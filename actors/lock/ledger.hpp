@@ -51,7 +51,6 @@ private:
   watchers watchers_;
   lease_table leases_;
   std::map<std::uint64_t, rt::reply<ledger::answer>> open_;
-  std::map<std::uint64_t, session_id> renewals_;
   std::uint64_t next_ = 0;
   std::unique_ptr<ledger_thread> thread_;
 };

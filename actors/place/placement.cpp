@@ -20,7 +20,7 @@ bool placement::add(const coppice::job& j, time_point now, effects& out) {
     e.job = j;
     e.job.priority = priority;
     e.assigned = false;
-    if (!same) e.told_unplaceable = false;
+    e.told_unplaceable = false; // who asks again has not heard, or has forgotten
     queue_.insert(rank_of(e));
   } else {
     if (jobs_.size() >= options_.jobs_max) return false;
@@ -59,7 +59,7 @@ void placement::on_assigned(const inhash& key, fence token) {
 void placement::on_refused(const inhash& key, fence token, const node_id& node, time_point now, effects& out) {
   if (auto m = machines_.find(node); m != machines_.end()) m->second.what.slots_free = 0;
   auto found = jobs_.find(key);
-  if (found != jobs_.end() && found->second.assigned && found->second.job.token == token) {
+  if (found != jobs_.end() && found->second.assigned && found->second.node == node && found->second.job.token == token) {
     found->second.assigned = false;
     queue_.insert(rank_of(found->second));
   }

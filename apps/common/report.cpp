@@ -44,10 +44,10 @@ std::vector<std::string> ending_lines(const request_result& result, const step_c
     lines.push_back(fmt::format("… and {} more failed", counted(counts.failed - result.failures.size(), "derivation", "derivations")));
   if (counts.not_attempted > 0)
     lines.push_back(fmt::format("{} not attempted", counted(counts.not_attempted, "derivation was", "derivations were")));
-  if (!result.reason.empty() && (result.failures.empty() || result.state == request_state::cancelled))
-    lines.push_back(fmt::format("{} {}: {}", painted(colour::red, "error:", colours), to_string(result.state), cleaned(result.reason)));
-  else if (result.state == request_state::cancelled)
-    lines.emplace_back("cancelled");
+  if (result.state == request_state::cancelled)
+    lines.push_back(result.reason.empty() ? "cancelled" : cleaned(result.reason));
+  else if (!result.reason.empty() && result.failures.empty())
+    lines.push_back(fmt::format("{} {}", painted(colour::red, "error:", colours), cleaned(result.reason)));
   return lines;
 }
 

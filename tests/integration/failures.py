@@ -77,9 +77,11 @@ class FailingBuilds(farm.TestCase):
         drv, = self.instantiate('make { requiredSystemFeatures = [ "warp-drive" ]; } "fast" "echo > $out"')
         self.assertRegex(self.ends_with(self.node.build(drv), FAILED).err, "no machine .*warp-drive")
 
-    def test_the_closed_output_of_a_builder_that_daemonises_ends_its_processes(self):
-        drv, = self.instantiate('step "forks" "(setsid sleep 1000 > /dev/null 2>&1 &) ; echo > $out"')
-        self.ends_with(self.node.build(drv), OK)
+    def test_what_a_builder_leaves_running_ends_with_it(self):
+        drv, = self.instantiate('step "forks" "(setsid sleep 1000 > /dev/null 2>&1 &); sleep 1; echo > $out"')
+        client = self.node.build(drv, start=True)
+        self.builders(self.node)
+        self.ends_with(client.end(), OK)
         self.builders_gone({})
 
 
@@ -197,7 +199,7 @@ class Daemon(farm.TestCase):
     def test_a_state_directory_below_a_file_is_refused(self):
         file = farm.write(self.scratch.file("file"), "")
         node = farm.Farm(self.scratch, state=os.path.join(file, "state"))
-        self.fails(node, FAILED, node.state)
+        self.fails(node, FAILED, file + " is not a directory")
 
     def test_a_state_directory_that_is_a_file_is_refused(self):
         node = farm.Farm(self.scratch, state=farm.write(self.scratch.file("file"), ""))

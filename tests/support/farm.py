@@ -87,6 +87,11 @@ def real_sources():
 # --- processes
 
 
+def _words(pid, what):
+    with open(f"/proc/{pid}/{what}", "rb") as f:
+        return f.read().replace(b"\0", b" ").decode(errors="replace")
+
+
 def processes():
     """{pid: (parent, start time, command line)} of all processes but zombies."""
     found = {}
@@ -96,8 +101,7 @@ def processes():
         try:
             with open(f"/proc/{name}/stat", "rb") as f:
                 fields = f.read().rpartition(b")")[2].split()
-            with open(f"/proc/{name}/cmdline", "rb") as f:
-                command = f.read().replace(b"\0", b" ").decode(errors="replace")
+            command = _words(name, "cmdline")
         except OSError:
             continue  # it has just ended
         if fields[0] not in (b"Z", b"X"):
@@ -118,8 +122,14 @@ def descendants(pid):
 
 
 def with_word(word):
-    """{(pid, start time): command line} of the processes that have this word in their command line."""
-    return {(p, start): command for p, (_, start, command) in processes().items() if word in command and p != os.getpid()}
+    """{(pid, start time): command line} of the processes that have this word in their command line or environment."""
+    def has(pid, command):
+        try:
+            return word in command or word in _words(pid, "environ")
+        except OSError:  # it has just ended
+            return False
+
+    return {(p, start): command for p, (_, start, command) in processes().items() if has(p, command)}
 
 
 def still_there(some):
@@ -395,12 +405,12 @@ class TestCase(unittest.TestCase):
 
     def expression(self, text, name="graph"):
         """A file with that Nix expression, in which `step NAME SCRIPT` is a derivation and `word` is unlike any other
-        test's words, so that the processes of its builders are found by it."""
+        test's words: the processes of its builders are found by it."""
         self.word = getattr(self, "word", None) or "coppice" + secrets.token_hex(6)
         head = f'''let
   word = "{self.word}";
   make = more: name: script: derivation ({{
-    inherit name; system = "{SYSTEM}"; builder = "/bin/sh"; args = [ "-ec" script word ]; PATH = "/usr/bin:/bin";
+    inherit name; system = "{SYSTEM}"; builder = "/bin/sh"; args = [ "-ec" script ]; PATH = "/usr/bin:/bin"; inherit word;
   }} // more);
   step = make {{ }};
 in

@@ -30,7 +30,7 @@ TEST_CASE("keys are made as a binary cache has them") {
   CHECK(narinfo_key(path) == "9wfjklzy9nqsnscmp1kl17sy5a32h67f.narinfo");
   CHECK(log_key(path) == "log/9wfjklzy9nqsnscmp1kl17sy5a32h67f-a.drv");
   CHECK(attempt_log_key(inhash{blob.bytes}, fence{7}) == "attempts/" + blob.to_string() + "-7.log");
-  for (const auto& key : {nar_key(blob, {}), narinfo_key(path), log_key(path), closure_key(blob)})
+  for (const auto& key : {nar_key(blob, {}), narinfo_key(path), log_key(path), closure_key(blob, {})})
     CHECK(check_blob_key(key));
 }
 
