@@ -120,6 +120,7 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   auto allocator = coord_sup.child_with<allocator_state>("allocator", busy_child, allocator_state::config{{}, parts.clock, 1s});
   graph_state::peers graph_peers{ledger, locks, allocator, observatory};
   graph_keeper_state::config keeper_config;
+  keeper_config.me = parts.me.session;
   keeper_config.graph.blobs = parts.blobs;
   keeper_config.graph.pool = parts.pool;
   keeper_config.graph.clock = parts.clock;
@@ -159,12 +160,16 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   fetcher_config.local = parts.local;
   fetcher_config.blobs = parts.blobs;
   fetcher_config.pool = parts.pool;
-  auto fetcher = work_sup.child<fetcher_state>("fetcher", fetcher_config, ledger);
+  fetcher_config.born = parts.me.incarnation;
+  rt::child_options patient;
+  patient.ref.call_timeout = std::chrono::hours{1}; // inputs may be large
+  auto fetcher = work_sup.child_with<fetcher_state>("fetcher", patient, fetcher_config, ledger);
   worker_state::peers worker_peers{ledger,      locks, fetcher,
                                    observatory, pool,  workers_sup.handle(),
                                    uploader_starter(parts, ledger, uploads_sup.handle())};
   worker_pool_state::config pool_config;
   pool_config.worker = worker_config(parts, std::move(*sandbox));
+  pool_config.session = parts.me.session;
   pool_config.born = parts.me.incarnation;
   pool_config.slots = parts.slots;
   pool_config.systems = parts.systems;

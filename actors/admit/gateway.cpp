@@ -218,18 +218,32 @@ caf::result<log_place> gateway_state::log(const find_log& q) {
 }
 
 void gateway_state::tick() {
+  if (!remembered_) remember_clients();
   auto now = config_.clock->now();
-  for (auto c = leaving_.begin(); c != leaving_.end();) {
-    if (now - c->second.heard < config_.client_grace) {
-      ++c;
-      continue;
-    }
-    rt::log::info("GATEWAY", "client gone, request cancelled id={}", c->first.to_string());
+  for (auto& [request, who] : leaving_) {
+    if (now - who.heard < config_.client_grace) continue;
+    rt::log::info("GATEWAY", "client gone, request cancelled id={}", request.to_string());
     transact<ledger::request_row>(
-      self_, peers_.ledger, ledger::cancel{c->first, c->second.name}, [](ledger::request_row&) {},
-      [](const error& e) { rt::log::warn("GATEWAY", "request of a gone client not cancelled error={}", to_string(e)); });
-    c = leaving_.erase(c);
+      self_, peers_.ledger, ledger::cancel{request, who.name},
+      [this, id = request](ledger::request_row&) { leaving_.erase(id); },
+      [](const error& e) {
+        rt::log::warn("GATEWAY", "request of a gone client not cancelled, tried again error={}", to_string(e));
+      });
   }
+}
+
+void gateway_state::remember_clients() {
+  transact<ledger::request_rows>(
+    self_, peers_.ledger, ledger::read_requests{{}, 0},
+    [this](ledger::request_rows& open) {
+      remembered_ = true;
+      for (auto& row : open.rows)
+        if (row.body.when_client_leaves == on_disconnect::cancel && leaving_.size() < config_.clients_max)
+          leaving_.try_emplace(row.id, client{row.client, config_.clock->now()});
+    },
+    [](const error&) {
+      // ignored: the next tick reads them
+    });
 }
 
 } // namespace coppice::actors

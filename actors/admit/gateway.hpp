@@ -44,6 +44,7 @@ private:
   caf::result<accepted> cancel(const caller& who, const cancel_request& c);
   caf::result<log_place> log(const find_log& q);
   void tick();
+  void remember_clients();
 
   rt::self<interface>* self_;
   config config_;
@@ -56,6 +57,7 @@ private:
   std::vector<std::pair<request_progress, rt::reply<request_progress>>> early_;
   static constexpr std::chrono::milliseconds poll_pause{200};
   std::map<request_id, client> leaving_; ///< requests that end when their client leaves
+  bool remembered_ = false;              ///< those of before a crash are among them
 };
 
 } // namespace coppice::actors

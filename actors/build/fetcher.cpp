@@ -4,10 +4,13 @@
 #include "runtime/log.hpp"
 #include "store/compression.hpp"
 
+#include <algorithm>
+#include <charconv>
+
 namespace coppice::actors {
 namespace {
 
-std::string pin_name(std::uint64_t id) { return "fetch-" + std::to_string(id); }
+constexpr std::string_view pin_kind = "fetch-";
 
 /// Unpacks a NAR of the store into the local store, which verifies its hash (INV-16).
 expected<void> unpack(store::blob_store& blobs, store::local_store& local, const path_info& info) {
@@ -34,20 +37,18 @@ fetcher_state::fetcher_state(rt::self<interface>* self, config c, ledger_actor l
   : self_(self), config_(std::move(c)), ledger_(std::move(ledger)) {}
 
 fetcher_state::interface::behavior_type fetcher_state::make_behavior() {
-  for (auto& [pin, paths] : config_.local->pins()) // whoever held them is gone
-    if (pin.starts_with("fetch-"))
-      if (auto done = config_.local->unpin(pin); !done) rt::log::warn("FETCHER", "pin not dropped error={}", to_string(done.error()));
+  adopt_pins();
   return {
     [this](atom::fetch_atom, std::vector<nix::store_path>& paths) -> caf::result<fetched> {
       rt::reply<fetched> out{self_};
       auto id = ++next_;
-      orders_.emplace(id, order{paths, {}, {}, out});
+      orders_.emplace(id, order{paths, {}, {}, out, false});
       look(id, std::move(paths));
       return out;
     },
     [this](atom::unpin_atom, std::uint64_t pin) {
-      config_.pool->post([local = config_.local, pin] {
-        if (auto done = local->unpin(pin_name(pin)); !done)
+      config_.pool->post([local = config_.local, pin = pin_name(pin)] {
+        if (auto done = local->unpin(pin); !done)
           rt::log::warn("FETCHER", "pin not dropped error={}", to_string(done.error()));
       });
     },
@@ -64,6 +65,24 @@ fetcher_state::interface::behavior_type fetcher_state::make_behavior() {
   };
 }
 
+std::string fetcher_state::pin_prefix() const {
+  return std::string{pin_kind} + std::to_string(config_.born.value) + "-";
+}
+
+// INV-20: the WORKERs whose inputs an earlier FETCHER of this process pinned are alive.
+void fetcher_state::adopt_pins() {
+  for (auto& [pin, paths] : config_.local->pins()) {
+    if (pin.starts_with(pin_prefix())) {
+      std::uint64_t id = 0;
+      std::from_chars(pin.data() + pin_prefix().size(), pin.data() + pin.size(), id);
+      next_ = std::max(next_, id);
+    } else if (pin.starts_with(pin_kind)) {
+      if (auto done = config_.local->unpin(pin); !done)
+        rt::log::warn("FETCHER", "pin not dropped error={}", to_string(done.error()));
+    }
+  }
+}
+
 // Walks the closure: what is valid here brings its references, for the rest the ledger says what it refers to.
 void fetcher_state::look(std::uint64_t id, std::vector<nix::store_path> paths) {
   auto& o = orders_.at(id);
@@ -78,7 +97,8 @@ void fetcher_state::look(std::uint64_t id, std::vector<nix::store_path> paths) {
       unknown.push_back(std::move(path));
   }
   o.absent.insert(unknown.begin(), unknown.end());
-  if (unknown.empty()) return check(id);
+  o.asking = !unknown.empty();
+  if (!o.asking) return check(id);
   transact<ledger::path_infos>(
     self_, ledger_, ledger::read_paths{unknown},
     [this, id, unknown](ledger::path_infos& infos) { on_infos(id, unknown, infos.rows); },
@@ -140,7 +160,7 @@ void fetcher_state::on_stored(const nix::store_path& path, const caf::error& e) 
 
 void fetcher_state::check(std::uint64_t id) {
   auto found = orders_.find(id);
-  if (found == orders_.end()) return;
+  if (found == orders_.end() || found->second.asking) return;
   std::erase_if(found->second.absent, [&](auto& path) { return config_.local->query(path).has_value(); });
   if (found->second.absent.empty()) finish(id);
 }
@@ -157,8 +177,8 @@ void fetcher_state::finish(std::uint64_t id) {
   auto o = std::move(orders_.at(id));
   orders_.erase(id);
   pinning_.emplace(id, o.out);
-  auto work = [local = config_.local, id, seen = o.seen, roots = o.roots]() -> expected<fetched> {
-    if (auto pinned = local->pin(seen, pin_name(id)); !pinned) return tl::unexpected(pinned.error());
+  auto work = [local = config_.local, id, name = pin_name(id), seen = o.seen, roots = o.roots]() -> expected<fetched> {
+    if (auto pinned = local->pin(seen, name); !pinned) return tl::unexpected(pinned.error());
     auto closure = local->closure(roots);
     if (!closure) return tl::unexpected(closure.error());
     return fetched{id, std::move(*closure)};

@@ -25,6 +25,7 @@ public:
     store::local_store* local;
     store::blob_store* blobs;
     rt::executor* pool;
+    coppice::incarnation born; ///< of the process: what an earlier one pinned is dropped
     std::size_t downloads_max = 8; ///< at once; further ones wait
   };
   fetcher_state(rt::self<interface>* self, config c, ledger_actor ledger);
@@ -36,7 +37,11 @@ private:
     std::vector<nix::store_path> roots;
     std::set<nix::store_path> seen, absent;
     rt::reply<fetched> out;
+    bool asking = false; ///< what the absent ones refer to is not known yet
   };
+  std::string pin_prefix() const;
+  std::string pin_name(std::uint64_t id) const { return pin_prefix() + std::to_string(id); }
+  void adopt_pins();
   void look(std::uint64_t id, std::vector<nix::store_path> paths);
   void on_infos(std::uint64_t id, const std::vector<nix::store_path>& asked, const std::vector<path_info>& infos);
   void download(const path_info& info);

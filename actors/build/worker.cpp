@@ -35,6 +35,31 @@ expected<void> copy_log(store::blob_store& blobs, const std::filesystem::path& f
   return {};
 }
 
+/// Outputs may refer to each other: again and again those that no other one wants.
+expected<void> remove_outputs(store::local_store& local, std::vector<nix::store_path> paths) {
+  for (;;) {
+    expected<void> result;
+    std::vector<nix::store_path> left;
+    for (auto& path : paths)
+      if (auto done = local.remove(path); !done) {
+        left.push_back(path);
+        result = done;
+      }
+    if (left.empty() || left.size() == paths.size()) return result;
+    paths = std::move(left);
+  }
+}
+
+/// Makes the outputs valid, in place of those of an attempt that died before it could commit or discard them.
+expected<void> add_outputs(store::local_store& local, const std::vector<std::pair<path_info, std::filesystem::path>>& trees) {
+  auto done = local.add_outputs(trees);
+  if (done || done.error().code != ec::conflict) return done;
+  std::vector<nix::store_path> former;
+  for (auto& [info, tree] : trees) former.push_back(info.path);
+  if (auto gone = remove_outputs(local, std::move(former)); !gone) return gone;
+  return local.add_outputs(trees);
+}
+
 } // namespace
 
 worker_state::worker_state(rt::self<interface>* self, config c, peers p, job j, nonce who,
@@ -47,20 +72,23 @@ worker_state::~worker_state() {
   auto gone = caf::make_error(caf::exit_reason::kill);
   if (executor_) rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(*executor_), gone);
   if (relay_) rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(*relay_), gone);
+  // and nothing else that nobody would find before the next start
+  if (inputs_.pin != 0) caf::anon_send(peers_.fetcher, atom::unpin_v, inputs_.pin);
+  if (!relay_ && !dir_ && staging_.empty()) return;
+  config_.pool->post([blobs = config_.blobs, log = relay_ ? log_file() : std::filesystem::path{}, keys = log_keys(),
+                      dir = dir_, staging = staging_] {
+    std::error_code ignored; // here and below: what stays is swept at the next start
+    if (!log.empty() && copy_log(*blobs, log, keys)) std::filesystem::remove(log, ignored);
+    if (dir) (void)dir->remove();
+    if (!staging.empty()) (void)store::remove_tree(staging);
+  });
 }
 
 worker_state::interface::behavior_type worker_state::make_behavior() {
   auto parsed = nix::parse_derivation(job_.aterm, job_.drv);
   if (!parsed) throw std::runtime_error(parsed.error().what); // GRAPH has read it: this cannot be
   drv_ = std::move(*parsed);
-  self_->set_down_handler([this](caf::scheduled_actor*, caf::down_msg& down) {
-    if (executor_ && down.source == executor_->address() && attempt_.at() == attempt::stage::building)
-      return perform(attempt_.on_rejected(failure::infra, "the executor died: " + rt::describe_reason(down.reason)));
-    if (!down.reason || down.reason == caf::exit_reason::normal) return;
-    // STORE_UPLOADER: what it was doing is done again
-    if (attempt_.at() == attempt::stage::packing) reject(failure::infra, "the upload died: " + rt::describe_reason(down.reason));
-    if (attempt_.at() == attempt::stage::storing) pack(true);
-  });
+  self_->set_down_handler([this](caf::scheduled_actor*, caf::down_msg& down) { on_down(down); });
   self_->send(self_->incarnation(), atom::tick_v);
   perform(attempt_.begin());
   return {
@@ -79,10 +107,37 @@ worker_state::interface::behavior_type worker_state::make_behavior() {
     },
     [this](atom::tick_atom) {
       self_->send(peers_.pool, atom::open_v, job_.key, who_, holds_slot_, lock_watcher_actor{self_->stable()});
+      if (++ticks_ % config_.ticks_per_look == 0 && attempt_.at() != attempt::stage::over) look_at_row();
       perform(attempt_.on_tick());
       self_->later(config_.tick, atom::tick_v);
     },
   };
+}
+
+void worker_state::on_down(const caf::down_msg& down) {
+  auto why = rt::describe_reason(down.reason);
+  if (executor_ && down.source == executor_->address()) {
+    build_exit e;
+    e.failure = failure::infra;
+    e.reason = "the executor died: " + why;
+    return on_exited(std::move(e));
+  }
+  if (!down.reason || down.reason == caf::exit_reason::normal) return;
+  // STORE_UPLOADER: what it was doing is done again
+  uploader_.reset();
+  if (attempt_.at() == attempt::stage::packing) reject(failure::infra, "the upload died: " + why);
+  if (attempt_.at() == attempt::stage::storing) pack(true);
+}
+
+// Also makes a LOCK_MANAGER that was restarted tell of changes again.
+void worker_state::look_at_row() {
+  self_->call(peers_.locks, atom::watch_v, std::vector<inhash>{job_.key}, lock_watcher_actor{self_->stable()})
+    .then([this](ledger::lock_states& rows) {
+            for (auto& row : rows.rows) perform(attempt_.on_row(row));
+          },
+          [](caf::error&) {
+            // ignored: the next look tells
+          });
 }
 
 void worker_state::perform(attempt::effects effects) {
@@ -125,7 +180,9 @@ void worker_state::perform(attempt::effects effects) {
     } else if (std::get_if<attempt::reclaim>(&e)) {
       self_->call(peers_.locks, atom::reclaim_v, reclaim_lock{job_.key, job_.drv, who_, true}, lock_watcher_actor{self_->stable()})
         .then([this](const ledger::granted& g) { perform(attempt_.on_token(g.token)); },
-              [this](caf::error& why) { perform(attempt_.on_refused(from_caf(why))); });
+              [this, then = progress()](caf::error& why) {
+                if (then == progress()) perform(attempt_.on_refused(from_caf(why)));
+              });
     } else if (std::get_if<attempt::free_slot>(&e)) {
       holds_slot_ = false;
       self_->send(peers_.pool, atom::ended_v, job_.key, attempt_.token());
@@ -141,8 +198,11 @@ void worker_state::perform(attempt::effects effects) {
 template <class Atom, class Tx>
 void worker_state::settle(Atom verb, Tx tx) {
   self_->call(peers_.locks, verb, std::move(tx))
-    .then([this](ledger::done&) { perform(attempt_.on_settled()); },
-          [this](caf::error& e) {
+    .then([this, then = progress()](ledger::done&) {
+            if (then == progress()) perform(attempt_.on_settled());
+          },
+          [this, then = progress()](caf::error& e) {
+            if (then != progress()) return;
             auto why = from_caf(e);
             rt::log::warn("WORKER", "not settled drv={} token={} error={}", job_.drv.to_string(), attempt_.token().value,
                           to_string(why));
@@ -163,7 +223,9 @@ void worker_state::fetch() {
 void worker_state::start(fence token) {
   self_->call(peers_.locks, atom::start_v, start_attempt{job_.key, token, who_}, lock_watcher_actor{self_->stable()})
     .then([this](const ledger::granted& g) { perform(attempt_.on_token(g.token)); },
-          [this](caf::error& e) { perform(attempt_.on_refused(from_caf(e))); });
+          [this, then = progress()](caf::error& e) {
+            if (then == progress()) perform(attempt_.on_refused(from_caf(e)));
+          });
 }
 
 void worker_state::run() {
@@ -214,7 +276,7 @@ void worker_state::start_log(std::shared_ptr<build_dir> dir) {
   c.pool = config_.pool;
   c.processes = config_.processes;
   c.process = process;
-  c.file = config_.log_dir / (job_.key.to_string() + "-" + std::to_string(attempt_.token().value) + ".log");
+  c.file = log_file();
   c.progress = {job_.key, job_.drv, attempt_.token(), config_.node, {}, {}, false};
   rt::start_child<log_relay_state>(self_, peers_.workers, label() + ".log", one_life(), c, worker_actor{self_->stable()})
     .then(
@@ -251,14 +313,20 @@ void worker_state::on_exited(build_exit e) {
           [this, e](caf::error&) { store_log(e, {}); }); // the log is lost, the build is not
 }
 
+std::filesystem::path worker_state::log_file() const {
+  return config_.log_dir / (job_.key.to_string() + "-" + std::to_string(attempt_.token().value) + ".log");
+}
+
+std::vector<std::string> worker_state::log_keys() const {
+  return {store::attempt_log_key(job_.key, attempt_.token()), store::log_key(job_.drv)};
+}
+
 // The log is in the store before anybody is told how the attempt ended.
 void worker_state::store_log(const build_exit& e, std::string tail) {
   rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(*relay_), caf::make_error(caf::exit_reason::user_shutdown));
   relay_.reset();
-  auto file = config_.log_dir / (job_.key.to_string() + "-" + std::to_string(attempt_.token().value) + ".log");
-  std::vector<std::string> keys{store::attempt_log_key(job_.key, attempt_.token()), store::log_key(job_.drv)};
   blocking(
-    [blobs = config_.blobs, file, keys]() -> expected<void> {
+    [blobs = config_.blobs, file = log_file(), keys = log_keys()]() -> expected<void> {
       if (auto done = copy_log(*blobs, file, keys); !done) return done;
       std::error_code ignored; // a file that stays is found again by its name
       std::filesystem::remove(file, ignored);
@@ -354,7 +422,7 @@ void worker_state::keep(const std::vector<realised_output>& outputs) {
   store::kept_entry entry{job_.key, attempt_.token(), job_.drv, job_.aterm, outputs};
   blocking(
     [local = config_.local, kept = config_.kept, trees, entry]() -> expected<void> {
-      if (auto done = local->add_outputs(trees); !done) return done;
+      if (auto done = add_outputs(*local, trees); !done) return done;
       return kept->add(entry);
     },
     [this](const error& e) {
@@ -370,8 +438,8 @@ void worker_state::reject(failure kind, std::string reason) {
 }
 
 void worker_state::discard(bool committed) {
-  self_->send(peers_.fetcher, atom::unpin_v, inputs_.pin);
-  auto work = [dir = std::exchange(dir_, nullptr), staging = staging_, kept = config_.kept, local = config_.local,
+  self_->send(peers_.fetcher, atom::unpin_v, std::exchange(inputs_.pin, 0));
+  auto work = [dir = std::exchange(dir_, nullptr), staging = std::exchange(staging_, {}), kept = config_.kept, local = config_.local,
                key = job_.key, outputs = committed ? std::vector<realised_output>{} : attempt_.outputs()]() -> expected<void> {
     expected<void> result;
     auto note = [&](expected<void> done) {
@@ -379,7 +447,9 @@ void worker_state::discard(bool committed) {
     };
     if (dir) note(dir->remove());
     if (!staging.empty()) note(store::remove_tree(staging));
-    for (auto& o : outputs) note(local->remove(o.info.path)); // another build of it counts, not this one (INV-4)
+    std::vector<nix::store_path> paths;
+    for (auto& o : outputs) paths.push_back(o.info.path);
+    note(remove_outputs(*local, std::move(paths))); // another build of it counts, not this one (INV-4)
     note(kept->remove(key));
     return result;
   };

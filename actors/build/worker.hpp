@@ -71,6 +71,7 @@ public:
     std::optional<rt::process_user> run_as;
     limit_settings limits;
     std::chrono::milliseconds tick{1'000};
+    unsigned ticks_per_look = 5; ///< ticks between looks at the row, for changes that nobody told of
   };
 
   worker_state(rt::self<interface>* self, config c, peers p, job j, nonce who, std::optional<store::kept_entry> kept);
@@ -79,6 +80,8 @@ public:
 
 private:
   void perform(attempt::effects effects);
+  void on_down(const caf::down_msg& down);
+  void look_at_row();
   void fetch();
   void start(fence token);
   void run();
@@ -98,6 +101,10 @@ private:
   /// A transaction of this attempt; its answer moves the attempt on.
   template <class Atom, class Tx>
   void settle(Atom verb, Tx tx);
+  /// How far the attempt is: an answer that comes when it has gone on says nothing.
+  std::pair<attempt::stage, fence> progress() const { return {attempt_.at(), attempt_.token()}; }
+  std::filesystem::path log_file() const;
+  std::vector<std::string> log_keys() const;
   std::string label() const { return self_->path().substr(self_->path().rfind('/') + 1); }
 
   rt::self<interface>* self_;
@@ -117,6 +124,7 @@ private:
   std::uint64_t work_count_ = 0;
   std::optional<attempt::kill> killed_; ///< said to EXECUTOR, or as soon as there is one
   bool holds_slot_ = true;
+  std::uint64_t ticks_ = 0;
 };
 
 } // namespace coppice::actors

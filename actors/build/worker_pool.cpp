@@ -28,7 +28,8 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
       offer_slots();
     },
     [this](atom::tick_atom) {
-      if (!std::exchange(ready_, true)) resume_kept();
+      if (!std::exchange(ready_, true) || !orphans_.empty()) resume_kept();
+      reconcile();
       offer_slots();
       self_->later(config_.offer_interval, atom::tick_v);
     },
@@ -48,19 +49,22 @@ caf::result<ledger::done> worker_pool_state::assign(job& j) {
     out.deliver(ledger::done{}); // said twice; a second WORKER's start would be stale anyway
   else if (present != slots_.end())
     out.fail(ec::overloaded, "an earlier attempt is being cleared away");
+  else if (!ready_)
+    out.fail(ec::overloaded, "the workers of before have not said yet whether they are there");
   else if (free_slots() == 0)
     out.fail(ec::overloaded, "no slot is free on " + config_.worker.node.value);
   else
-    start(std::move(j), {}, [out](caf::error e) { e ? out.deliver(std::move(e)) : out.deliver(ledger::done{}); });
+    start(std::move(j), rt::random_id<nonce>(), {}, [out](caf::error e) { e ? out.deliver(std::move(e)) : out.deliver(ledger::done{}); });
   return out;
 }
 
-void worker_pool_state::start(job j, std::optional<store::kept_entry> kept, std::function<void(caf::error)> told) {
+void worker_pool_state::start(job j, const nonce& who, std::optional<store::kept_entry> kept,
+                              std::function<void(caf::error)> told) {
   auto key = j.key;
-  auto who = rt::random_id<nonce>();
   auto label = std::string(nix::derivation_name(j.drv)) + "." + std::to_string(++births_);
   rt::child_options options;
   options.kind = rt::restart_kind::temporary;
+  options.ref.call_timeout = config_.worker_timeout;
   bool resumes = kept.has_value();
   slots_[key] = {{}, who, !resumes};
   rt::start_child<worker_state>(self_, workers_, label, options, config_.worker, peers_, std::move(j), who, std::move(kept))
@@ -84,7 +88,10 @@ void worker_pool_state::on_down(const caf::down_msg& down) {
     slots_.erase(s);
     if (down.reason && down.reason != caf::exit_reason::normal) {
       rt::log::warn("WORKER_POOL", "worker died key={} reason={}", key.to_string(), rt::describe_reason(down.reason));
-      release_dead(key, gone.who, rt::describe_reason(down.reason));
+      if (gone.counts)
+        release_dead(key, gone.who, rt::describe_reason(down.reason));
+      else
+        orphans_.emplace(key, gone.who); // its outputs are kept: at the next tick another one goes on (INV-12)
     }
     return offer_slots();
   }
@@ -99,11 +106,32 @@ void worker_pool_state::release_dead(const inhash& key, const nonce& who, const 
       self_->call(peers_.locks, atom::release_v, ledger::release{key, rows.rows[0].token, failure::infra, why})
         .then([](ledger::done&) {},
               [](caf::error&) {
-                // ignored: the lease of this process ends it
+                // ignored: reconcile() finds it
               });
     },
     [](const error&) {
       // ignored: likewise
+    });
+}
+
+// A lock that nobody here answers for at two looks in a row belongs to a WORKER whose end was not heard, or whose start
+// was granted after it: nobody else would ever give it back (reliability.md 4.4).
+void worker_pool_state::reconcile() {
+  transact<ledger::lock_states>(
+    self_, peers_.ledger, ledger::held_locks{config_.session},
+    [this](ledger::lock_states& held) {
+      std::set<std::pair<inhash, fence>> unvouched;
+      for (auto& row : held.rows) {
+        if (row.phase == ledger::phase::queued || orphans_.contains(row.key)) continue; // a GRAPH's, or seen to
+        auto worker = slots_.find(row.key);
+        if (worker != slots_.end() && worker->second.who == row.holder.nonce) continue;
+        unvouched.emplace(row.key, row.token);
+        if (unvouched_.contains({row.key, row.token})) release_dead(row.key, row.holder.nonce, "no worker answers for it");
+      }
+      unvouched_ = std::move(unvouched);
+    },
+    [](const error&) {
+      // ignored: the next look tells
     });
 }
 
@@ -114,6 +142,7 @@ void worker_pool_state::resume_kept() {
     return;
   }
   for (auto& problem : kept->problems) rt::log::error("WORKER_POOL", "kept outputs not resumed problem={}", problem);
+  auto orphans = std::exchange(orphans_, {});
   for (auto& entry : kept->entries) {
     job j;
     j.key = entry.key;
@@ -121,11 +150,17 @@ void worker_pool_state::resume_kept() {
     j.drv = entry.drv;
     j.aterm = entry.aterm;
     if (slots_.contains(j.key)) continue; // its WORKER is alive
+    // the same asker as the WORKER that died, whose lock it takes over
+    auto died = orphans.extract(j.key);
+    auto who = died.empty() ? rt::random_id<nonce>() : died.mapped();
     rt::log::info("WORKER_POOL", "kept outputs resumed drv={} token={}", entry.drv.to_string(), entry.token.value);
-    start(std::move(j), std::move(entry), [](const caf::error& e) {
-      if (e) rt::log::warn("WORKER_POOL", "worker for kept outputs not started error={}", to_string(from_caf(e)));
+    start(std::move(j), who, entry, [this, key = entry.key, who](const caf::error& e) {
+      if (!e) return;
+      rt::log::warn("WORKER_POOL", "worker for kept outputs not started, tried again error={}", to_string(from_caf(e)));
+      orphans_.emplace(key, who);
     });
   }
+  for (auto& [key, who] : orphans) release_dead(key, who, "its worker died");
 }
 
 void worker_pool_state::offer_slots() {

@@ -5,8 +5,9 @@
 #include "runtime/actor.hpp"
 #include "runtime/supervisor.hpp"
 
-#include <map>
 #include <functional>
+#include <map>
+#include <set>
 
 namespace coppice::actors {
 
@@ -21,10 +22,12 @@ public:
 
   struct config {
     worker_state::config worker;
+    session_id session; ///< of this process
     coppice::incarnation born;
     std::uint32_t slots = 1;
     std::vector<std::string> systems, features;
-    std::chrono::milliseconds offer_interval{5'000};
+    std::chrono::milliseconds offer_interval{5'000}; ///< also between looks at the locks of this session
+    std::chrono::milliseconds worker_timeout{3'600'000}; ///< in which a WORKER must have kept its outputs
     const rt::directory* directory;
     std::string workers_path; ///< of WORKERS_SUP
   };
@@ -39,12 +42,13 @@ private:
     bool counts = true; ///< it holds a slot; not so while it only uploads
   };
   caf::result<ledger::done> assign(job& j);
-  void start(job j, std::optional<store::kept_entry> kept, std::function<void(caf::error)> told);
+  void start(job j, const nonce& who, std::optional<store::kept_entry> kept, std::function<void(caf::error)> told);
   void on_present(const inhash& key, const nonce& who, bool counts, const lock_watcher_actor& worker);
   bool has_workers() const;
   void on_down(const caf::down_msg& down);
   void release_dead(const inhash& key, const nonce& who, const std::string& why);
   void resume_kept();
+  void reconcile();
   void offer_slots();
   std::uint32_t free_slots() const;
 
@@ -54,6 +58,8 @@ private:
   std::vector<allocator_actor> allocators_;
   rt::supervisor_actor workers_;
   std::map<inhash, occupant> slots_;
+  std::map<inhash, nonce> orphans_; ///< kept outputs whose WORKER died, and what its lock is held by
+  std::set<std::pair<inhash, fence>> unvouched_; ///< locks that nobody here answered for at the last look
   std::uint64_t births_ = 0;
   bool ready_ = false; ///< what was there before a crash has had time to say so
   static constexpr std::chrono::milliseconds presence_wait{2'500};

@@ -11,6 +11,7 @@ observatory_state::observatory_state(rt::self<interface>* self, config c, ledger
 observatory_state::interface::behavior_type observatory_state::make_behavior() {
   self_->set_down_handler([this](caf::scheduled_actor*, caf::down_msg& down) {
     auto graph = caf::actor_cast<graph_actor>(caf::actor_cast<caf::strong_actor_ptr>(down.source));
+    known_.erase(graph);
     for (auto f = followed_.begin(); f != followed_.end();) {
       bool last = f->second.graphs.erase(graph) > 0 && f->second.graphs.empty();
       f = last ? followed_.erase(f) : std::next(f);
@@ -21,7 +22,8 @@ observatory_state::interface::behavior_type observatory_state::make_behavior() {
     [this](atom::follow_atom, const inhash& key, const graph_actor& graph) {
       if (followed_.size() >= config_.followed_max && !followed_.contains(key)) return;
       auto& f = followed_[key];
-      if (f.graphs.insert(graph).second) self_->monitor(graph);
+      f.graphs.insert(graph);
+      if (known_.insert(graph).second) self_->monitor(graph);
       if (!f.last.phase.empty()) self_->send(graph, atom::progress_v, f.last);
     },
     [this](atom::tree_atom, const caller&, const get_tree&) -> caf::result<actor_tree> {

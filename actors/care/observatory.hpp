@@ -37,6 +37,7 @@ private:
     step_progress last;
   };
   std::map<inhash, followed> followed_;
+  std::set<graph_actor> known_; ///< monitored, each once
 };
 
 } // namespace coppice::actors

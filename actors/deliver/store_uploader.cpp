@@ -87,7 +87,11 @@ void store_uploader_state::on_packed(const packed_outputs& p, const caf::error& 
             task_.trees = task_.kept_trees;
             ask_generations();
           },
-          [this](caf::error&) { self_->quit(); }); // its WORKER knows why
+          [this](caf::error& why) {
+            // its WORKER knows why; but if that has not heard us, it must hear that we are gone
+            if (is(why, ec::invalid) || is(why, ec::stale)) return self_->quit();
+            self_->quit(std::move(why));
+          });
 }
 
 void store_uploader_state::ask_generations() {

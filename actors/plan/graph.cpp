@@ -9,14 +9,6 @@
 namespace coppice::actors {
 namespace {
 
-/// A restarted GRAPH of the same epoch is the same asker (reliability.md 4.3).
-nonce nonce_of(const request_id& id, epoch e) {
-  nonce n;
-  n.bytes = id.bytes;
-  for (std::size_t i = 0; i < 8; ++i) n.bytes[i] ^= static_cast<std::uint8_t>(e.value >> (8 * i));
-  return n;
-}
-
 template <class T>
 std::vector<std::vector<T>> in_chunks(const std::vector<T>& all, std::size_t size) {
   std::vector<std::vector<T>> chunks;
@@ -28,9 +20,16 @@ std::vector<std::vector<T>> in_chunks(const std::vector<T>& all, std::size_t siz
 
 } // namespace
 
+nonce graph_nonce(const request_id& id, epoch e) {
+  nonce n;
+  n.bytes = id.bytes;
+  for (std::size_t i = 0; i < 8; ++i) n.bytes[i] ^= static_cast<std::uint8_t>(e.value >> (8 * i));
+  return n;
+}
+
 graph_state::graph_state(rt::self<interface>* self, config c, peers p, ledger::request_row request, coppice::epoch epoch)
   : self_(self), config_(std::move(c)), peers_(std::move(p)), request_(std::move(request)), epoch_(epoch),
-    nonce_(nonce_of(request_.id, epoch)),
+    nonce_(graph_nonce(request_.id, epoch)),
     stream_(static_cast<std::uint64_t>(config_.clock->now().time_since_epoch().count())) {}
 
 graph_state::interface::behavior_type graph_state::make_behavior() {
@@ -73,6 +72,7 @@ graph_state::interface::behavior_type graph_state::make_behavior() {
 
 void graph_state::load() {
   self_->doing("reading the closure of request " + request_.id.to_string().substr(0, 8));
+  loading_ = true;
   transact<ledger::blob_state>(
     self_, peers_.ledger, ledger::stat_blob{request_.body.closure},
     [this](ledger::blob_state& blob) {
@@ -81,7 +81,12 @@ void graph_state::load() {
                            make_error(ec::missing, "the closure " + request_.body.closure.to_string() + " is lost"));
       load(store::closure_key(request_.body.closure, blob.gen));
     },
-    [](const error& e) { throw std::runtime_error("cannot look up the closure: " + e.what); }); // restarted
+    [this](const error& e) { load_again_later(e); });
+}
+
+void graph_state::load_again_later(const error& e) {
+  loading_ = false; // repeat() sees to it
+  rt::log::warn("GRAPH", "closure not read, tried again id={} error={}", request_.id.to_string(), to_string(e));
 }
 
 void graph_state::load(const std::string& key) {
@@ -98,10 +103,11 @@ void graph_state::load(const std::string& key) {
         caf::anon_send(me, atom::failed_v, make_error(g.error()));
     },
     [me](const std::string& what) { caf::anon_send(me, atom::failed_v, make_error(ec::crashed, what)); });
-  if (!posted) throw std::runtime_error("the pool is full"); // restarted
+  if (!posted) load_again_later({ec::overloaded, "the pool is full"});
 }
 
 void graph_state::begin(std::shared_ptr<const closure_graph> g) {
+  if (result_) return; // cancelled meanwhile
   closure_ = std::move(g);
   plan_.emplace(closure_->nodes(), closure_->roots(),
                 plan::options{request_.body.keep_going, request_.number});
@@ -148,9 +154,11 @@ void graph_state::check_sources(std::vector<std::uint32_t> wanted) {
     for (auto& source : closure_->sources(node)) users[source].push_back(node);
   ledger::read_paths read;
   for (auto& [path, nodes] : users) read.paths.push_back(path);
+  unchecked_ = std::move(wanted);
   transact<ledger::path_infos>(
     self_, peers_.ledger, std::move(read),
     [this, users](ledger::path_infos& known) mutable {
+      unchecked_.reset();
       for (auto& info : known.rows) users.erase(info.path);
       std::map<std::uint32_t, std::string> impossible;
       for (auto& [path, nodes] : users)
@@ -159,13 +167,13 @@ void graph_state::check_sources(std::vector<std::uint32_t> wanted) {
       perform(plan_->begin(impossible));
       watch_awaited();
     },
-    [this, wanted](const error& e) {
-      rt::log::warn("GRAPH", "sources not looked up id={} error={}", request_.id.to_string(), to_string(e));
-      throw std::runtime_error("cannot look up sources: " + e.what); // restarted, and asked again
+    [this](const error& e) { // the next repeat() asks again
+      rt::log::warn("GRAPH", "sources not looked up, tried again id={} error={}", request_.id.to_string(), to_string(e));
     });
 }
 
 void graph_state::pump_acquires() {
+  if (plan_->is_over()) to_acquire_.clear();
   while (acquiring_ < config_.acquires_max && !to_acquire_.empty()) {
     auto node = to_acquire_.front();
     to_acquire_.pop_front();
@@ -298,9 +306,12 @@ void graph_state::stop() {
 
 void graph_state::repeat() {
   if (wanted_result_ && !result_) return finish(*wanted_result_);
+  if (!plan_ && !loading_ && !result_) load();
   if (!plan_ || plan_->is_over()) return;
+  if (unchecked_) return check_sources(*unchecked_);
   perform(plan_->repeat());
   watch_awaited();
+  for (auto& [key, r] : running_) self_->send(peers_.observatory, atom::follow_v, key, graph_actor{self_->stable()});
 }
 
 void graph_state::watch_awaited() {

@@ -12,6 +12,9 @@
 
 namespace coppice::actors {
 
+/// As whom the GRAPH of this request asks for locks: one of the same epoch that was restarted is the same asker.
+nonce graph_nonce(const request_id& id, epoch e);
+
 /// What a GRAPH tells itself besides what others tell it.
 using graph_self_actor = graph_actor::extend<
   // INTERNAL: the closure was read, or not
@@ -61,6 +64,7 @@ private:
 
   void load();
   void load(const std::string& key);
+  void load_again_later(const error& e);
   void begin(std::shared_ptr<const closure_graph> g);
   void perform(plan::effects effects);
   void ask(std::vector<inhash> keys);
@@ -91,6 +95,9 @@ private:
   coppice::nonce nonce_;
   std::shared_ptr<const closure_graph> closure_;
   std::optional<plan> plan_;
+
+  bool loading_ = false;
+  std::optional<std::vector<std::uint32_t>> unchecked_; ///< nodes whose sources are being looked up
 
   std::deque<std::uint32_t> to_acquire_;
   std::size_t acquiring_ = 0;

@@ -3,6 +3,8 @@
 #include "actors/ask.hpp"
 #include "runtime/log.hpp"
 
+#include <set>
+
 namespace coppice::actors {
 
 graph_keeper_state::graph_keeper_state(rt::self<interface>* self, config c, session_actor session,
@@ -49,14 +51,44 @@ void graph_keeper_state::read(const request_id& id) {
 }
 
 void graph_keeper_state::scan() {
+  transact<ledger::lock_states>(
+    self_, peers_.ledger, ledger::held_locks{config_.me}, [this](ledger::lock_states& held) { read_open(held.rows); },
+    [](const error& e) { rt::log::warn("GRAPH_KEEPER", "locks not read, tried again error={}", to_string(e)); });
+}
+
+void graph_keeper_state::read_open(const std::vector<ledger::lock_state>& held) {
   transact<ledger::request_rows>(
     self_, peers_.ledger, ledger::read_requests{{}, 0},
-    [this](ledger::request_rows& rows) {
-      for (auto& row : rows.rows)
+    [this, held](ledger::request_rows& open) {
+      std::set<request_id> over;
+      for (auto& [id, graph] : graphs_) over.insert(id);
+      for (auto& row : open.rows) {
+        over.erase(row.id);
         if (row.state == request_state::open && !graphs_.contains(row.id)) adopt(row);
+      }
+      for (auto& id : over) read(id); // its GRAPH may not have been told
+      release_orphans(held, open.rows);
       self_->doing(std::to_string(graphs_.size()) + " requests owned");
     },
     [](const error& e) { rt::log::warn("GRAPH_KEEPER", "open requests not read, tried again error={}", to_string(e)); });
+}
+
+// A queued lock whose request is over is nobody's: its GRAPH ended before it heard of the grant, or the release was
+// lost. Nobody else would ever give it back (reliability.md 4.4). The locks are read first: a lock is granted to open
+// requests only.
+void graph_keeper_state::release_orphans(const std::vector<ledger::lock_state>& held,
+                                         const std::vector<ledger::request_row>& open) {
+  std::set<nonce> askers;
+  for (auto& row : open) askers.insert(graph_nonce(row.id, row.epoch));
+  for (auto& row : held) {
+    if (row.phase != ledger::phase::queued || askers.contains(row.holder.nonce)) continue;
+    self_->call(peers_.locks, atom::release_v,
+                ledger::release{row.key, row.token, failure::cancelled, "its request is over"})
+      .then([](ledger::done&) {},
+            [](caf::error&) {
+              // ignored: the next scan finds it again
+            });
+  }
 }
 
 void graph_keeper_state::adopt(const ledger::request_row& row) {

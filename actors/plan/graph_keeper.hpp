@@ -20,6 +20,7 @@ public:
 
   struct config {
     graph_state::config graph;
+    session_id me; ///< of this process
     const rt::directory* directory;
     std::string graphs_path; ///< of GRAPH_SUP
     std::chrono::milliseconds adopt_scan{10'000}; ///< between looks for requests that nobody owns
@@ -30,6 +31,8 @@ public:
 
 private:
   void scan();
+  void read_open(const std::vector<ledger::lock_state>& held);
+  void release_orphans(const std::vector<ledger::lock_state>& held, const std::vector<ledger::request_row>& open);
   void adopt(const ledger::request_row& row);
   void spawn(const ledger::request_row& row, epoch e);
   void read(const request_id& id);

@@ -40,8 +40,8 @@ private:
   const closure_limits& limits_;
   derivation_closure closure_;
   std::vector<frame> stack_;
-  std::set<nix::store_path> open_; // those on the stack
-  std::vector<nix::store_path> order_; // inputs before those that need them
+  std::set<nix::store_path> open_;                                           // those on the stack
+  std::vector<nix::store_path> order_;                                       // inputs before those that need them
   std::optional<std::unordered_map<std::string, nix::store_path>> siblings_; // what store_dir_ holds, by hash part
 };
 
@@ -49,19 +49,22 @@ expected<closure_reader::frame> closure_reader::open(const nix::store_path& drv,
   const auto file = store_dir_ / drv.base_name();
   const auto needed = wanted_by ? fmt::format(", an input of {},", wanted_by->to_string()) : std::string{};
   if (!drv.is_derivation())
-    return fail(ec::invalid, fmt::format("{}{} is not a derivation: its name does not end in .drv", drv.to_string(), needed));
+    return fail(ec::invalid,
+                fmt::format("{}{} is not a derivation: its name does not end in .drv", drv.to_string(), needed));
   if (closure_.derivations.size() >= limits_.derivations_max)
     return fail(ec::limit_exceeded, fmt::format("more than {} derivations are needed", limits_.derivations_max));
   auto aterm = store::read_file(file, limits_.derivation_bytes_max);
   if (!aterm) {
     if (aterm.error().code == ec::missing)
-      return fail(ec::missing, fmt::format("derivation {}{} is missing: there is no {}", drv.to_string(), needed, file.string()));
+      return fail(ec::missing,
+                  fmt::format("derivation {}{} is missing: there is no {}", drv.to_string(), needed, file.string()));
     return tl::unexpected(aterm.error());
   }
   auto parsed = nix::parse_derivation(*aterm, drv);
   if (!parsed) return fail(ec::invalid, fmt::format("{}: {}", file.string(), parsed.error().what));
   frame result{drv, {}, 0};
-  for (const auto& [input, outputs] : parsed->input_drvs) result.inputs.push_back(input);
+  for (const auto& [input, outputs] : parsed->input_drvs)
+    result.inputs.push_back(input);
   closure_.derivations.emplace(drv, derivation_closure::entry{std::move(*aterm), std::move(*parsed)});
   return result;
 }
@@ -69,7 +72,8 @@ expected<closure_reader::frame> closure_reader::open(const nix::store_path& drv,
 std::string closure_reader::cycle_text(const nix::store_path& again) const {
   auto at = std::find_if(stack_.begin(), stack_.end(), [&](const frame& f) { return f.drv == again; });
   std::string text = "derivations need each other in a cycle: ";
-  for (; at != stack_.end(); ++at) text += at->drv.to_string() + " -> ";
+  for (; at != stack_.end(); ++at)
+    text += at->drv.to_string() + " -> ";
   return text + again.to_string();
 }
 
@@ -77,9 +81,9 @@ expected<void> closure_reader::check_name(const nix::store_path& drv) const {
   const auto& entry = closure_.derivations.at(drv);
   const auto path = nix::text_path(drv.name(), entry.aterm, entry.parsed.references());
   if (path && *path == drv) return {};
-  return fail(ec::invalid, fmt::format("{} is not what its name says: its contents belong to {}",
-                                       (store_dir_ / drv.base_name()).string(),
-                                       path ? path->to_string() : path.error().what));
+  return fail(ec::invalid,
+              fmt::format("{} is not what its name says: its contents belong to {}",
+                          (store_dir_ / drv.base_name()).string(), path ? path->to_string() : path.error().what));
 }
 
 expected<void> closure_reader::add(const nix::store_path& root) {
@@ -157,7 +161,8 @@ expected<std::set<nix::store_path>> closure_reader::references_of(const nix::sto
 expected<void> closure_reader::add_sources() {
   std::map<nix::store_path, nix::store_path> todo; // with who needs it
   for (const auto& [drv, entry] : closure_.derivations)
-    for (const auto& source : entry.parsed.input_srcs) todo.emplace(source, drv);
+    for (const auto& source : entry.parsed.input_srcs)
+      todo.emplace(source, drv);
   while (!todo.empty()) {
     const auto [source, wanted_by] = *todo.begin();
     todo.erase(todo.begin());

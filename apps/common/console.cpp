@@ -44,12 +44,15 @@ console::console(bool quiet) {
   options_ = {able && !quiet, able && !is_set("NO_COLOR"), quiet};
 }
 
-console::~console() { draw({}); }
+console::~console() {
+  draw({});
+}
 
 void console::put(const std::vector<std::string>& above) {
   if (options_.live) return write_all(live_.draw(above, block_, size()));
   std::string text;
-  for (const auto& line : above) text += line + "\n";
+  for (const auto& line : above)
+    text += line + "\n";
   write_all(text);
 }
 
@@ -70,9 +73,13 @@ void console::draw(const std::vector<std::string>& block) {
   put({});
 }
 
-screen_size console::size() const { return size_of(STDERR_FILENO, {}); }
+screen_size console::size() const {
+  return size_of(STDERR_FILENO, {});
+}
 
-screen_size output_size() { return size_of(STDOUT_FILENO, {0, 0}); }
+screen_size output_size() {
+  return size_of(STDOUT_FILENO, {0, 0});
+}
 
 int attend(rt::signals& signals, const std::function<int()>& work, const attention& what) {
   std::atomic<bool> over{false};

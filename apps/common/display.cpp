@@ -17,7 +17,9 @@ std::string with_duration(std::int64_t ms) {
 }
 
 /// Columns that `text` takes; escape sequences take none.
-std::size_t visible_columns(const std::string& text) { return columns(cleaned(text)); }
+std::size_t visible_columns(const std::string& text) {
+  return columns(cleaned(text));
+}
 
 } // namespace
 
@@ -28,35 +30,35 @@ std::string short_name(const nix::store_path& drv) {
 std::optional<std::string> display::line_of(const step_event& event) {
   const auto name = short_name(event.drv);
   const bool on = options_.colours;
-  const auto reason = event.text.empty() ? std::string(to_string(event.failure)) : cleaned(event.text);
+  const auto first_line = event.text.substr(0, event.text.find('\n'));
+  const auto reason = first_line.empty() ? std::string(to_string(event.failure)) : cleaned(first_line);
   switch (event.state) {
-    case step_state::failed:
-      return fmt::format("{} {}: {}{}", painted(colour::red, "failed", on), name, reason,
-                         with_duration(event.duration_ms));
-    case step_state::built:
-      if (options_.quiet) return {};
-      return fmt::format("{} {}{}", painted(colour::green, "built", on), name, with_duration(event.duration_ms));
-    case step_state::partial:
-      if (options_.quiet) return {};
-      return fmt::format("{} {}, it waits to be uploaded{}{}", painted(colour::yellow, "built", on), name,
-                         event.text.empty() ? "" : ": ", cleaned(event.text));
-    case step_state::building:
-      if (options_.quiet || options_.live) return {};
-      return fmt::format("building {}{}{}", name, event.node.empty() ? "" : " on ", cleaned(event.node.value));
-    case step_state::queued:
-    case step_state::planned:
-      if (options_.quiet || event.text.empty()) return {};
-      return fmt::format("{} {}: {}", painted(colour::yellow, "waiting", on), name, reason);
-    case step_state::reused:
-    case step_state::not_attempted: return {}; // they count; a line each would hide what happens
+  case step_state::failed:
+    return fmt::format("{} {}: {}{}", painted(colour::red, "failed", on), name, reason,
+                       with_duration(event.duration_ms));
+  case step_state::built:
+    if (options_.quiet) return {};
+    return fmt::format("{} {}{}", painted(colour::green, "built", on), name, with_duration(event.duration_ms));
+  case step_state::partial:
+    if (options_.quiet) return {};
+    return fmt::format("{} {}, it waits to be uploaded{}{}", painted(colour::yellow, "built", on), name,
+                       event.text.empty() ? "" : ": ", cleaned(event.text));
+  case step_state::building:
+    if (options_.quiet || options_.live) return {};
+    return fmt::format("building {}{}{}", name, event.node.empty() ? "" : " on ", cleaned(event.node.value));
+  case step_state::queued:
+  case step_state::planned:
+    if (options_.quiet || event.text.empty()) return {};
+    return fmt::format("{} {}: {}", painted(colour::yellow, "waiting", on), name, reason);
+  case step_state::reused:
+  case step_state::not_attempted: return {}; // they count; a line each would hide what happens
   }
   return {};
 }
 
 std::vector<std::string> display::take(const request_progress& news, time_point now) {
   std::vector<std::string> lines;
-  if (away_ && !options_.live && !options_.quiet)
-    lines.push_back(fmt::format("{} answers again", away_->endpoint));
+  if (away_ && !options_.live && !options_.quiet) lines.push_back(fmt::format("{} answers again", away_->endpoint));
   away_.reset();
   counts_ = news.counts;
   running_ = news.running;
@@ -100,7 +102,8 @@ std::string display::running_line(const running_step& step, time_point now, std:
   const auto since = std::chrono::duration_cast<std::chrono::milliseconds>(now - received_);
   const auto elapsed = std::chrono::milliseconds{step.elapsed_ms} + std::max(since, std::chrono::milliseconds{0});
   const auto time = elapsed.count() < 10'000 ? fmt::format("{} s", elapsed.count() / 1000) : duration_text(elapsed);
-  auto line = fmt::format("{} · {}{}{}", short_name(step.drv), time, step.phase.empty() ? "" : " · ", cleaned(step.phase));
+  auto line =
+      fmt::format("{} · {}{}{}", short_name(step.drv), time, step.phase.empty() ? "" : " · ", cleaned(step.phase));
   if (!step.node.empty()) line += fmt::format(" · {}", cleaned(step.node.value));
   line = fitted("  " + line, width);
   const auto used = columns(line);
@@ -115,8 +118,10 @@ std::vector<std::string> display::block(time_point now, screen_size size) const 
   const auto room = std::min(size.height - 1, block_lines_max) - 1;
   std::vector<std::string> lines;
   const auto shown = running_.size() <= room ? running_.size() : room - std::min<std::size_t>(room, 1);
-  for (std::size_t i = 0; i < shown; ++i) lines.push_back(running_line(running_[i], now, width));
-  if (shown < running_.size() && room > 0) lines.push_back(fitted(fmt::format("  … and {} more", running_.size() - shown), width));
+  for (std::size_t i = 0; i < shown; ++i)
+    lines.push_back(running_line(running_[i], now, width));
+  if (shown < running_.size() && room > 0)
+    lines.push_back(fitted(fmt::format("  … and {} more", running_.size() - shown), width));
   if (away_) {
     const auto since = std::chrono::duration_cast<std::chrono::seconds>(now - away_->since);
     const auto text = fmt::format("waiting for {} ({} s)", away_->endpoint, since.count());
@@ -129,7 +134,8 @@ std::vector<std::string> display::block(time_point now, screen_size size) const 
 
 std::size_t live_block::rows_on(std::size_t width) const {
   std::size_t rows = 0;
-  for (const auto line : drawn_) rows += std::max<std::size_t>(1, (line + width - 1) / std::max<std::size_t>(width, 1));
+  for (const auto line : drawn_)
+    rows += std::max<std::size_t>(1, (line + width - 1) / std::max<std::size_t>(width, 1));
   return rows;
 }
 
@@ -140,7 +146,8 @@ std::string live_block::draw(const std::vector<std::string>& above, const std::v
   const auto rows = std::min(rows_on(std::max<std::size_t>(size.width, 1)), size.height);
   if (rows > 1) out += fmt::format("\x1b[{}A", rows - 1);
   if (rows > 0) out += "\r\x1b[J";
-  for (const auto& line : above) out += line + "\n";
+  for (const auto& line : above)
+    out += line + "\n";
   drawn_.clear();
   for (const auto& line : block) {
     if (!drawn_.empty()) out += "\n";

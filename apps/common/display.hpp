@@ -14,9 +14,9 @@ namespace coppice::app {
 
 /// How much is told, and how.
 struct display_options {
-  bool live = false;   ///< a block at the bottom is redrawn in place: for terminals
+  bool live = false; ///< a block at the bottom is redrawn in place: for terminals
   bool colours = false;
-  bool quiet = false;  ///< no lines but those of failures, no block
+  bool quiet = false; ///< no lines but those of failures, no block
 };
 
 struct screen_size {

@@ -3,9 +3,8 @@
 #include "apps/common/text.hpp"
 #include "runtime/fd.hpp"
 
-#include <fmt/format.h>
-
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -29,9 +28,9 @@ constexpr std::size_t instantiated_bytes_max = 256 << 20;
 
 /// Whether a private store's evaluation may see this variable: not if it leads to another store or its settings.
 bool keeps(std::string_view variable) {
-  constexpr std::array<std::string_view, 9> dropped{"NIX_REMOTE=",   "NIX_STORE_DIR=",  "NIX_STATE_DIR=",
-                                                    "NIX_LOG_DIR=",  "NIX_CONF_DIR=",   "NIX_LOCALSTATE_DIR=",
-                                                    "NIX_DATA_DIR=", "NIX_STORE=",      "NIX_USER_CONF_FILES="};
+  constexpr std::array<std::string_view, 9> dropped{
+      "NIX_REMOTE=",         "NIX_STORE_DIR=", "NIX_STATE_DIR=", "NIX_LOG_DIR=",        "NIX_CONF_DIR=",
+      "NIX_LOCALSTATE_DIR=", "NIX_DATA_DIR=",  "NIX_STORE=",     "NIX_USER_CONF_FILES="};
   return std::none_of(dropped.begin(), dropped.end(), [&](auto name) { return variable.starts_with(name); });
 }
 
@@ -50,7 +49,8 @@ std::optional<std::string> on_path(const std::string& program) {
 
 std::vector<char*> pointers(const std::vector<std::string>& strings) {
   std::vector<char*> result;
-  for (const auto& string : strings) result.push_back(const_cast<char*>(string.c_str()));
+  for (const auto& string : strings)
+    result.push_back(const_cast<char*>(string.c_str()));
   result.push_back(nullptr);
   return result;
 }
@@ -62,10 +62,12 @@ struct child {
 
 expected<child> start(const command& what) {
   std::array<int, 2> out{}, err{};
-  if (::pipe2(out.data(), O_CLOEXEC) != 0) return fail(ec::io, fmt::format("cannot make a pipe: {}", std::strerror(errno)));
+  if (::pipe2(out.data(), O_CLOEXEC) != 0)
+    return fail(ec::io, fmt::format("cannot make a pipe: {}", std::strerror(errno)));
   child result{-1, rt::unique_fd(out[0]), {}};
   const rt::unique_fd out_end(out[1]);
-  if (::pipe2(err.data(), O_CLOEXEC) != 0) return fail(ec::io, fmt::format("cannot make a pipe: {}", std::strerror(errno)));
+  if (::pipe2(err.data(), O_CLOEXEC) != 0)
+    return fail(ec::io, fmt::format("cannot make a pipe: {}", std::strerror(errno)));
   result.err.reset(err[0]);
   const rt::unique_fd err_end(err[1]);
 
@@ -117,11 +119,12 @@ void tell_lines(std::string& held, const std::function<void(std::string_view)>& 
 } // namespace
 
 eval_store choose_eval_store(const fs::path& root) {
-  const bool usable = ::access("/nix/store", R_OK | X_OK) == 0 &&
-                      (::access("/nix/var/nix/daemon-socket/socket", W_OK) == 0 || ::access("/nix/var/nix/db", W_OK) == 0);
+  const bool usable =
+      ::access("/nix/store", R_OK | X_OK) == 0 &&
+      (::access("/nix/var/nix/daemon-socket/socket", W_OK) == 0 || ::access("/nix/var/nix/db", W_OK) == 0);
   if (usable) return {"/"};
   std::error_code error;
-  fs::create_directories(root, error); // ignored: nix-instantiate says what is wrong with it
+  fs::create_directories(root, error);               // ignored: nix-instantiate says what is wrong with it
   const auto canonical = fs::canonical(root, error); // Nix refuses symbolic links on the way to its store
   return {error ? root : canonical};
 }
@@ -140,11 +143,15 @@ command instantiate_command(const std::string& program, const evaluation& what, 
   } else {
     result.env = env;
   }
-  for (const auto& attribute : what.attributes) add("-A", attribute);
-  for (const auto& [name, expression] : what.args) add("--arg", name, expression);
-  for (const auto& [name, string] : what.arg_strs) add("--argstr", name, string);
+  for (const auto& attribute : what.attributes)
+    add("-A", attribute);
+  for (const auto& [name, expression] : what.args)
+    add("--arg", name, expression);
+  for (const auto& [name, string] : what.arg_strs)
+    add("--argstr", name, string);
   // A file whose name begins with '-' would be taken for an option.
-  for (const auto& file : what.files) add(file.starts_with('-') ? "./" + file : file);
+  for (const auto& file : what.files)
+    add(file.starts_with('-') ? "./" + file : file);
   return result;
 }
 
@@ -166,7 +173,8 @@ expected<request_root> parse_root(std::string_view text) {
   }
   auto path = nix::store_path::from_base_name(name);
   if (!path) return fail(ec::invalid, fmt::format("'{}' is not named like a derivation: {}", text, path.error().what));
-  if (!path->is_derivation()) return fail(ec::invalid, fmt::format("'{}' is not a derivation: its name does not end in .drv", text));
+  if (!path->is_derivation())
+    return fail(ec::invalid, fmt::format("'{}' is not a derivation: its name does not end in .drv", text));
   root.drv = std::move(*path);
   return root;
 }
@@ -191,11 +199,13 @@ expected<std::vector<request_root>> evaluate(const evaluation& what, const eval_
   const auto files = fmt::format("{}", fmt::join(what.files, ", "));
   const auto program = on_path("nix-instantiate");
   if (!program)
-    return fail(ec::not_found, fmt::format("cannot evaluate {}: there is no nix-instantiate on PATH (Debian has it in the "
-                                           "package nix-bin); a .drv file needs none",
-                                           files));
+    return fail(ec::not_found,
+                fmt::format("cannot evaluate {}: there is no nix-instantiate on PATH (Debian has it in the "
+                            "package nix-bin); a .drv file needs none",
+                            files));
   std::vector<std::string> env;
-  for (char** variable = environ; *variable; ++variable) env.emplace_back(*variable);
+  for (char** variable = environ; *variable; ++variable)
+    env.emplace_back(*variable);
   auto started = start(instantiate_command(*program, what, store, env));
   if (!started) return tl::unexpected(started.error());
 
@@ -213,13 +223,18 @@ expected<std::vector<request_root>> evaluate(const evaluation& what, const eval_
   }
   if (!err.empty()) message(err);
   int status = 0;
-  while (::waitpid(started->pid, &status, 0) < 0 && errno == EINTR) {}
-  if (too_long) return fail(ec::limit_exceeded, fmt::format("evaluating {} gives more than {} bytes of paths", files, instantiated_bytes_max));
+  while (::waitpid(started->pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (too_long)
+    return fail(ec::limit_exceeded,
+                fmt::format("evaluating {} gives more than {} bytes of paths", files, instantiated_bytes_max));
   if (stop || (WIFSIGNALED(status) && WTERMSIG(status) == SIGINT)) return fail(ec::shutdown, "evaluation interrupted");
   if (status != 0)
-    return fail(ec::invalid, WIFSIGNALED(status)
-                               ? fmt::format("evaluating {} failed: nix-instantiate was ended by signal {}", files, WTERMSIG(status))
-                               : fmt::format("evaluating {} failed: nix-instantiate ended with exit code {}", files, WEXITSTATUS(status)));
+    return fail(
+        ec::invalid,
+        WIFSIGNALED(status)
+            ? fmt::format("evaluating {} failed: nix-instantiate was ended by signal {}", files, WTERMSIG(status))
+            : fmt::format("evaluating {} failed: nix-instantiate ended with exit code {}", files, WEXITSTATUS(status)));
   auto roots = parse_instantiated(out);
   if (roots && roots->empty()) return fail(ec::invalid, fmt::format("evaluating {} gives no derivation", files));
   return roots;

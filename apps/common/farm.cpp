@@ -12,14 +12,14 @@ namespace {
 
 bool may_help_to_repeat(ec code) {
   switch (code) {
-    case ec::unavailable:
-    case ec::peer_down:
-    case ec::deadline:
-    case ec::overloaded:
-    case ec::congested:
-    case ec::restarted:
-    case ec::shutdown: return true; // the node's, not ours
-    default: return false;
+  case ec::unavailable:
+  case ec::peer_down:
+  case ec::deadline:
+  case ec::overloaded:
+  case ec::congested:
+  case ec::restarted:
+  case ec::shutdown: return true; // the node's, not ours
+  default: return false;
   }
 }
 
@@ -40,20 +40,23 @@ expected<rt::credentials> farm::look() const {
     }
   }
   if (options_.nodes.empty())
-    return fail(ec::unavailable,
-                fmt::format("no node serves on this machine: there is no {}. Start one with 'coppiced --state-dir {}', or "
-                            "name another with --node and --key",
-                            (options_.state_dir / "endpoint.toml").string(), options_.state_dir.string()));
+    return fail(
+        ec::unavailable,
+        fmt::format("no node serves on this machine: there is no {}. Start one with 'coppiced --state-dir {}', or "
+                    "name another with --node and --key",
+                    (options_.state_dir / "endpoint.toml").string(), options_.state_dir.string()));
   rt::credentials found;
   found.key_path = options_.key_file.empty() ? own_key : std::filesystem::path(options_.key_file);
   auto key = rt::read_key_file(found.key_path);
   if (!key && key.error().code == ec::not_found)
-    return fail(ec::unavailable, fmt::format("no key to talk to {} with: there is no {}. Give one with --key (an operator "
-                                             "makes one with 'coppice-admin keygen')",
-                                             options_.nodes.front(), found.key_path.string()));
+    return fail(ec::unavailable,
+                fmt::format("no key to talk to {} with: there is no {}. Give one with --key (an operator "
+                            "makes one with 'coppice-admin keygen')",
+                            options_.nodes.front(), found.key_path.string()));
   if (!key) return tl::unexpected(key.error());
   found.key = std::move(*key);
-  for (const auto& node : options_.nodes) found.endpoints.push_back({node, ""});
+  for (const auto& node : options_.nodes)
+    found.endpoints.push_back({node, ""});
   return found;
 }
 
@@ -65,7 +68,9 @@ expected<farm> farm::find(const farm_options& options, const std::atomic<bool>& 
   return result;
 }
 
-std::string farm::where() const { return credentials_.endpoints.front().address; }
+std::string farm::where() const {
+  return credentials_.endpoints.front().address;
+}
 
 expected<void> farm::connect() {
   if (connection_) return {};
@@ -84,8 +89,9 @@ expected<void> farm::before_repeat(const error& e, clock::time_point start, std:
   const auto patience = answered_ ? options_.patience : std::min(options_.patience, patience_first);
   const auto waited = clock::now() - start;
   if (waited + pause > patience)
-    return fail(ec::unavailable, fmt::format("{} (tried for {})", e.what,
-                                             duration_text(std::chrono::duration_cast<std::chrono::milliseconds>(waited))));
+    return fail(ec::unavailable,
+                fmt::format("{} (tried for {})", e.what,
+                            duration_text(std::chrono::duration_cast<std::chrono::milliseconds>(waited))));
   if (away_) away_(where());
   std::this_thread::sleep_for(pause);
   return {};

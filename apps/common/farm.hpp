@@ -50,7 +50,7 @@ private:
   static constexpr std::chrono::milliseconds pause_first{200}, pause_max{1'000};
 
   farm(const farm_options& options, const std::atomic<bool>& stop, away_observer away)
-    : options_(options), stop_(&stop), away_(std::move(away)) {}
+      : options_(options), stop_(&stop), away_(std::move(away)) {}
   expected<rt::credentials> look() const;
   expected<void> connect();
   expected<void> before_repeat(const error& e, clock::time_point start, std::chrono::milliseconds pause);

@@ -1,7 +1,6 @@
 #include "apps/common/files.hpp"
 
 #include <fmt/format.h>
-
 #include <pwd.h>
 #include <unistd.h>
 
@@ -30,8 +29,9 @@ expected<void> replace_link(const fs::path& target, const fs::path& link) {
   std::error_code error;
   const auto status = fs::symlink_status(link, error);
   if (fs::exists(status) && !fs::is_symlink(status))
-    return fail(ec::conflict, fmt::format("cannot make the link {}: something else has that name (choose another with -o)",
-                                          link.string()));
+    return fail(
+        ec::conflict,
+        fmt::format("cannot make the link {}: something else has that name (choose another with -o)", link.string()));
   const auto fresh = fs::path(fmt::format("{}.{}.tmp", link.string(), getpid()));
   fs::remove(fresh, error);
   fs::create_symlink(target, fresh, error);
@@ -43,7 +43,11 @@ expected<void> replace_link(const fs::path& target, const fs::path& link) {
 fs::path default_state_dir() {
   return geteuid() == 0 ? fs::path("/var/lib/coppice") : xdg("XDG_STATE_HOME", ".local/state");
 }
-fs::path default_eval_root() { return xdg("XDG_CACHE_HOME", ".cache") / "eval"; }
-fs::path default_client_store() { return xdg("XDG_DATA_HOME", ".local/share") / "store"; }
+fs::path default_eval_root() {
+  return xdg("XDG_CACHE_HOME", ".cache") / "eval";
+}
+fs::path default_client_store() {
+  return xdg("XDG_DATA_HOME", ".local/share") / "store";
+}
 
 } // namespace coppice::app

@@ -13,7 +13,9 @@ using nlohmann::json;
 
 namespace {
 
-double seconds(std::int64_t ms) { return static_cast<double>(ms) / 1000; }
+double seconds(std::int64_t ms) {
+  return static_cast<double>(ms) / 1000;
+}
 
 } // namespace
 
@@ -22,12 +24,14 @@ std::vector<std::string> failure_lines(const failed_step& failed, bool colours) 
   std::vector<std::string> lines;
   // A reason may have several lines, as that of a hash mismatch.
   for (const auto& part : last_lines(reason, log_lines_shown)) {
-    const auto first = fmt::format("{} build of '{}' failed: ", painted(colour::red, "error:", colours), failed.drv.to_string());
+    const auto first =
+        fmt::format("{} build of '{}' failed: ", painted(colour::red, "error:", colours), failed.drv.to_string());
     lines.push_back((lines.empty() ? first : "       ") + cleaned(part));
   }
   const auto log = last_lines(failed.log_tail, log_lines_shown);
   if (!log.empty()) lines.push_back(fmt::format("       last {} of its log:", counted(log.size(), "line", "lines")));
-  for (const auto& line : log) lines.push_back("> " + cleaned(line));
+  for (const auto& line : log)
+    lines.push_back("> " + cleaned(line));
   if (failed.token.value != 0 || !log.empty())
     lines.push_back(fmt::format("       for the full log, run: coppice log {}", failed.drv.to_string()));
   return lines;
@@ -41,9 +45,11 @@ std::vector<std::string> ending_lines(const request_result& result, const step_c
     lines.insert(lines.end(), more.begin(), more.end());
   }
   if (counts.failed > result.failures.size() && !result.failures.empty())
-    lines.push_back(fmt::format("… and {} more failed", counted(counts.failed - result.failures.size(), "derivation", "derivations")));
+    lines.push_back(fmt::format("… and {} more failed",
+                                counted(counts.failed - result.failures.size(), "derivation", "derivations")));
   if (counts.not_attempted > 0)
-    lines.push_back(fmt::format("{} not attempted", counted(counts.not_attempted, "derivation was", "derivations were")));
+    lines.push_back(
+        fmt::format("{} not attempted", counted(counts.not_attempted, "derivation was", "derivations were")));
   if (result.state == request_state::cancelled)
     lines.push_back(result.reason.empty() ? "cancelled" : cleaned(result.reason));
   else if (!result.reason.empty() && result.failures.empty())
@@ -53,31 +59,32 @@ std::vector<std::string> ending_lines(const request_result& result, const step_c
 
 json root_json(const root_result& root) {
   auto outputs = json::object();
-  for (const auto& output : root.outputs) outputs[output.name] = output.info.path.to_string();
+  for (const auto& output : root.outputs)
+    outputs[output.name] = output.info.path.to_string();
   return {{"drv", root.drv.to_string()}, {"outputs", std::move(outputs)}, {"result", to_string(root.failure)}};
 }
 
 json result_json(const request_result& result) {
   auto roots = json::array(), failures = json::array();
-  for (const auto& root : result.roots) roots.push_back(root_json(root));
+  for (const auto& root : result.roots)
+    roots.push_back(root_json(root));
   for (const auto& failed : result.failures)
     failures.push_back({{"drv", failed.drv.to_string()},
                         {"result", to_string(failed.failure)},
                         {"reason", failed.reason},
                         {"log_tail", failed.log_tail}});
-  return {{"state", to_string(result.state)}, {"roots", std::move(roots)}, {"failures", std::move(failures)},
-          {"built", result.built},            {"reused", result.reused},   {"reason", result.reason}};
+  return {{"state", to_string(result.state)}, {"roots", std::move(roots)},
+          {"failures", std::move(failures)},  {"built", result.built},
+          {"reused", result.reused},          {"reason", result.reason}};
 }
 
 json summary_json(const request_summary& summary) {
   auto roots = json::array();
-  for (const auto& root : summary.roots) roots.push_back(root.to_string());
-  json out{{"id", summary.id.to_string()},
-           {"state", to_string(summary.state)},
-           {"client", summary.client},
-           {"roots", std::move(roots)},
-           {"submitted", seconds(summary.submitted_ms)},
-           {"priority", summary.priority}};
+  for (const auto& root : summary.roots)
+    roots.push_back(root.to_string());
+  json out{
+      {"id", summary.id.to_string()}, {"state", to_string(summary.state)},          {"client", summary.client},
+      {"roots", std::move(roots)},    {"submitted", seconds(summary.submitted_ms)}, {"priority", summary.priority}};
   if (summary.result) out["result"] = result_json(*summary.result);
   return out;
 }
@@ -121,15 +128,14 @@ json attempt_json(const ledger::attempt_row& attempt) {
 }
 
 json lock_json(const ledger::lock_state& lock) {
-  return {{"inhash", lock.key.to_string()},
-          {"drv", lock.drv.to_string()},
-          {"token", lock.token.value},
-          {"phase", ledger::to_string(lock.phase)},
-          {"node", lock.node.value},
-          {"session", lock.holder.session.to_string()},
+  return {{"inhash", lock.key.to_string()},   {"drv", lock.drv.to_string()},
+          {"token", lock.token.value},        {"phase", ledger::to_string(lock.phase)},
+          {"node", lock.node.value},          {"session", lock.holder.session.to_string()},
           {"infra_deaths", lock.infra_deaths}};
 }
 
-std::string json_text(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+std::string json_text(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
 } // namespace coppice::app

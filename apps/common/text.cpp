@@ -37,10 +37,11 @@ character first_of(std::string_view text) {
 struct range {
   char32_t first, last;
 };
-constexpr std::array combining{range{0x300, 0x36f}, range{0x200b, 0x200f}, range{0x20d0, 0x20f0}, range{0xfe00, 0xfe0f}};
-constexpr std::array wide{range{0x1100, 0x115f},   range{0x2e80, 0xa4cf},   range{0xac00, 0xd7a3},
-                          range{0xf900, 0xfaff},   range{0xfe30, 0xfe6f},   range{0xff00, 0xff60},
-                          range{0xffe0, 0xffe6},   range{0x1f300, 0x1f64f}, range{0x1f900, 0x1f9ff},
+constexpr std::array combining{range{0x300, 0x36f}, range{0x200b, 0x200f}, range{0x20d0, 0x20f0},
+                               range{0xfe00, 0xfe0f}};
+constexpr std::array wide{range{0x1100, 0x115f},  range{0x2e80, 0xa4cf},   range{0xac00, 0xd7a3},
+                          range{0xf900, 0xfaff},  range{0xfe30, 0xfe6f},   range{0xff00, 0xff60},
+                          range{0xffe0, 0xffe6},  range{0x1f300, 0x1f64f}, range{0x1f900, 0x1f9ff},
                           range{0x20000, 0x3fffd}};
 
 std::size_t columns_of(const character& c) {
@@ -51,7 +52,9 @@ std::size_t columns_of(const character& c) {
   return std::any_of(wide.begin(), wide.end(), within) ? 2 : 1;
 }
 
-bool is_control(char32_t code) { return code < 0x20 || (code >= 0x7f && code < 0xa0); }
+bool is_control(char32_t code) {
+  return code < 0x20 || (code >= 0x7f && code < 0xa0);
+}
 
 /// Bytes of the escape sequence that `text` begins with, which starts with ESC.
 std::size_t escape_bytes(std::string_view text) {
@@ -128,7 +131,8 @@ std::string bytes_text(std::uint64_t bytes) {
   constexpr std::array units{"kB", "MB", "GB", "TB", "PB", "EB"};
   auto value = static_cast<double>(bytes);
   std::size_t unit = 0;
-  for (value /= 1000; value >= 999.95 && unit + 1 < units.size(); ++unit) value /= 1000;
+  for (value /= 1000; value >= 999.95 && unit + 1 < units.size(); ++unit)
+    value /= 1000;
   return fmt::format("{:.1f} {}", value, units[unit]);
 }
 
@@ -176,7 +180,8 @@ std::vector<std::string> table(const std::vector<std::vector<std::string>>& rows
   std::vector<std::size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], columns(row[i]));
+    for (std::size_t i = 0; i < row.size(); ++i)
+      widths[i] = std::max(widths[i], columns(row[i]));
   }
   std::vector<std::string> lines;
   for (const auto& row : rows) {

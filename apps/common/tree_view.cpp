@@ -33,7 +33,8 @@ actor_branch& branch_of(actor_branch& top, std::string_view path) {
 std::string what_of(const actor_status& status) {
   auto text = cleaned(status.doing);
   if (status.busy_ms >= 1000)
-    text += fmt::format("{}busy for {}", text.empty() ? "" : ", ", duration_text(std::chrono::milliseconds{status.busy_ms}));
+    text += fmt::format("{}busy for {}", text.empty() ? "" : ", ",
+                        duration_text(std::chrono::milliseconds{status.busy_ms}));
   if (status.restarts > 0 && !status.last_exit.empty())
     text += fmt::format("{}(last end: {})", text.empty() ? "" : " ", cleaned(status.last_exit));
   return text;
@@ -67,7 +68,8 @@ actor_branch as_tree(const std::vector<actor_status>& actors) {
 nlohmann::json tree_json(const actor_branch& top) {
   const auto& s = top.status;
   auto children = nlohmann::json::array();
-  for (const auto& child : top.children) children.push_back(tree_json(child));
+  for (const auto& child : top.children)
+    children.push_back(tree_json(child));
   return {{"path", s.path},
           {"kind", s.kind},
           {"state", to_string(s.state)},

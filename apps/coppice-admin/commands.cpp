@@ -20,7 +20,8 @@ namespace {
 constexpr std::size_t page_rows_max = 1000;
 
 void print_table(const std::vector<std::vector<std::string>>& rows) {
-  for (const auto& line : table(rows, output_size().width)) std::cout << line << '\n';
+  for (const auto& line : table(rows, output_size().width))
+    std::cout << line << '\n';
 }
 
 std::string ended_text(const ledger::attempt_row& attempt) {
@@ -44,7 +45,8 @@ expected<void> tree_command(farm& f, bool watch, bool json) {
       lines.emplace_back(); // where the shell goes on after Ctrl-C
       std::cout << screen.draw({}, lines, size) << std::flush;
     } else {
-      for (const auto& line : tree_lines(top, tree->node.value, size.width)) std::cout << line << '\n';
+      for (const auto& line : tree_lines(top, tree->node.value, size.width))
+        std::cout << line << '\n';
       std::cout.flush();
     }
     if (!watch) return {};
@@ -107,12 +109,14 @@ expected<void> keygen_command(const keygen_options& options, const std::filesyst
   if (server_key.empty()) {
     auto node = rt::read_key_file(state_dir / "keys/node.toml");
     if (!node)
-      return fail(node.error().code, fmt::format("the public key of the node that {} shall talk to is not known: {}. Give it with "
-                                                 "--server-key (it is server_key in {})", options.name, node.error().what,
-                                                 (state_dir / "endpoint.toml").string()));
+      return fail(node.error().code,
+                  fmt::format("the public key of the node that {} shall talk to is not known: {}. Give it with "
+                              "--server-key (it is server_key in {})",
+                              options.name, node.error().what, (state_dir / "endpoint.toml").string()));
     server_key = node->public_key;
   }
-  if (!rt::is_key(server_key)) return fail(ec::invalid, fmt::format("'{}' is no CURVE key: 40 characters of z85", server_key));
+  if (!rt::is_key(server_key))
+    return fail(ec::invalid, fmt::format("'{}' is no CURVE key: 40 characters of z85", server_key));
   if (options.name.empty() || options.name.size() > rt::key_name_bytes_max)
     return fail(ec::invalid, fmt::format("a key's name has 1 to {} bytes", rt::key_name_bytes_max));
   const auto pair = rt::make_keys();
@@ -121,12 +125,13 @@ expected<void> keygen_command(const keygen_options& options, const std::filesyst
   if (!written) return written;
   const auto role = to_string(options.role);
   if (json) {
-    std::cout << json_text({{"name", options.name}, {"role", role}, {"public_key", pair.public_key}, {"file", out.string()}})
+    std::cout << json_text(
+                     {{"name", options.name}, {"role", role}, {"public_key", pair.public_key}, {"file", out.string()}})
               << std::endl;
     return {};
   }
-  std::cerr << fmt::format("Wrote {}; it is secret. To let its holder in, append this to the node's {}:\n", out.string(),
-                           (state_dir / "authorized.toml").string());
+  std::cerr << fmt::format("Wrote {}; it is secret. To let its holder in, append this to the node's {}:\n",
+                           out.string(), (state_dir / "authorized.toml").string());
   std::cout << fmt::format("[[key]]\nname = {}\nrole = \"{}\"\npublic_key = {}\n", rt::toml_quoted(options.name), role,
                            rt::toml_quoted(pair.public_key))
             << std::flush;

@@ -31,30 +31,41 @@ int run(int argc, char** argv) {
   app.set_help_all_flag("--help-all", "help of all commands");
   command_line line;
 
-  auto* tree = add_command(app, line, "tree", "draw the tree of actors",
-                           "Examples:\n  coppice-admin tree --watch\n  coppice-admin tree --json | jq .children[].path");
+  auto* tree =
+      add_command(app, line, "tree", "draw the tree of actors",
+                  "Examples:\n  coppice-admin tree --watch\n  coppice-admin tree --json | jq .children[].path");
   tree->add_flag("-w,--watch", line.watch, "draw it again every second");
-  auto* attempts = add_command(app, line, "attempts", "list the attempts at builds, newest first",
-                               "Examples:\n  coppice-admin attempts -n 20\n  coppice-admin attempts --drv /nix/store/0a1b…-hello.drv --json");
-  attempts->add_option("-n", line.attempts.count, "how many")->type_name("N")->check(CLI::PositiveNumber)->capture_default_str();
+  auto* attempts = add_command(
+      app, line, "attempts", "list the attempts at builds, newest first",
+      "Examples:\n  coppice-admin attempts -n 20\n  coppice-admin attempts --drv /nix/store/0a1b…-hello.drv --json");
+  attempts->add_option("-n", line.attempts.count, "how many")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   attempts->add_option("--drv", line.attempts.drv, "only attempts of this derivation")->type_name("DRV");
-  auto* locks = add_command(app, line, "locks", "list the locks that are held", "Example:\n  coppice-admin locks --json");
+  auto* locks =
+      add_command(app, line, "locks", "list the locks that are held", "Example:\n  coppice-admin locks --json");
   auto* kill = add_command(app, line, "kill", "end an actor, to rehearse: its supervisor starts it again",
                            "Examples:\n  coppice-admin kill /coord/gateway\n  coppice-admin kill /lock/ledger --crash");
   kill->add_option("PATH", line.kill.path, "the actor, as 'tree --json' names it")->required()->type_name("");
   kill->add_flag("--crash", line.kill.crash, "by an exception instead of an exit");
-  auto* keygen = add_command(app, line, "keygen", "make a key for a client",
-                             "Examples:\n  coppice-admin keygen alice --out alice.toml >>/var/lib/coppice/authorized.toml\n"
-                             "  coppice build x.drv --node tcp://oak:5000 --key alice.toml      # as alice");
-  const std::map<std::string, role> roles{{"observer", role::observer}, {"submitter", role::submitter}, {"admin", role::admin}};
+  auto* keygen =
+      add_command(app, line, "keygen", "make a key for a client",
+                  "Examples:\n  coppice-admin keygen alice --out alice.toml >>/var/lib/coppice/authorized.toml\n"
+                  "  coppice build x.drv --node tcp://oak:5000 --key alice.toml      # as alice");
+  const std::map<std::string, role> roles{
+      {"observer", role::observer}, {"submitter", role::submitter}, {"admin", role::admin}};
   keygen->add_option("NAME", line.keygen.name, "whose key it is")->required()->type_name("");
   keygen
-    ->add_option_function<std::string>("--role", [&](const std::string& text) { line.keygen.role = roles.at(text); },
-                                       "what it may do [submitter]")
-    ->check(CLI::IsMember({"observer", "submitter", "admin"}));
-  keygen->add_option("-o,--out", line.keygen.out, "the key file to make, which must not exist [NAME.toml]")->type_name("FILE");
-  keygen->add_option("--server-key", line.keygen.server_key, "public key of the node; default: the state directory's node")
-    ->type_name("KEY");
+      ->add_option_function<std::string>(
+          "--role", [&](const std::string& text) { line.keygen.role = roles.at(text); }, "what it may do [submitter]")
+      ->check(CLI::IsMember({"observer", "submitter", "admin"}));
+  keygen->add_option("-o,--out", line.keygen.out, "the key file to make, which must not exist [NAME.toml]")
+      ->type_name("FILE");
+  keygen
+      ->add_option("--server-key", line.keygen.server_key,
+                   "public key of the node; default: the state directory's node")
+      ->type_name("KEY");
   app.footer("Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 the farm could not be reached.");
   if (const int done = parse_command_line(app, argc, argv); done >= 0) return done;
 

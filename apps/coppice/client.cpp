@@ -17,7 +17,7 @@ constexpr std::chrono::seconds cancel_patience{15};
 } // namespace
 
 client::client(rt::signals& signals, const farm_options& options, bool quiet)
-  : signals_(signals), options_(options), console_(quiet), display_(console_.options()) {}
+    : signals_(signals), options_(options), console_(quiet), display_(console_.options()) {}
 
 int client::run(const std::function<expected<int>()>& work) {
   const auto guarded = [&]() -> int {
@@ -55,7 +55,8 @@ void client::redraw() {
     } else if (!doing_.empty() && size.width > 1) {
       auto line = doing_;
       if (transferring_ && transfers_.total > 0)
-        line += fmt::format(" {}/{} · {}", transfers_.done.load(), transfers_.total.load(), bytes_text(transfers_.bytes));
+        line +=
+            fmt::format(" {}/{} · {}", transfers_.done.load(), transfers_.total.load(), bytes_text(transfers_.bytes));
       block = {fitted("[" + line + "]", size.width - 1)};
     }
   }
@@ -82,6 +83,7 @@ void client::take(const request_progress& news) {
     following_ = true;
     lines = display_.take(news, clock::now());
   }
+  redraw(); // so that what ends leaves the block as its line appears
   console_.say(lines);
 }
 

@@ -13,10 +13,10 @@ namespace {
 
 int exit_code_of(request_state state) {
   switch (state) {
-    case request_state::succeeded: return exit_built;
-    case request_state::cancelled: return exit_cancelled;
-    case request_state::open:
-    case request_state::failed: break;
+  case request_state::succeeded: return exit_built;
+  case request_state::cancelled: return exit_cancelled;
+  case request_state::open:
+  case request_state::failed: break;
   }
   return exit_failed;
 }
@@ -27,7 +27,9 @@ request_result complete(const request_progress& over, const std::vector<request_
   result.state = over.state;
   for (const auto& root : roots) {
     const bool told = std::any_of(result.roots.begin(), result.roots.end(), [&](auto& r) { return r.drv == root.drv; });
-    if (!told) result.roots.push_back({root.drv, {}, over.state == request_state::cancelled ? failure::cancelled : failure::infra});
+    if (!told)
+      result.roots.push_back(
+          {root.drv, {}, over.state == request_state::cancelled ? failure::cancelled : failure::infra});
   }
   return result;
 }
@@ -44,10 +46,12 @@ void tell_end(client& c, const request_progress& over, const request_result& res
 /// On standard output: a line of JSON per root, or the paths that were built.
 void print_roots(const std::vector<request_root>& roots, const request_result& result, bool json) {
   if (json) {
-    for (const auto& root : result.roots) std::cout << json_text(root_json(root)) << '\n';
+    for (const auto& root : result.roots)
+      std::cout << json_text(root_json(root)) << '\n';
   } else if (result.state == request_state::succeeded) {
     for (const auto& root : roots)
-      for (const auto& output : wanted_outputs(root, result)) std::cout << output.info.path.to_string() << '\n';
+      for (const auto& output : wanted_outputs(root, result))
+        std::cout << output.info.path.to_string() << '\n';
   }
   std::cout.flush();
 }
@@ -111,7 +115,8 @@ expected<int> watch_command(client& c, const request_id& id, bool json) {
   auto over = c.follow(id, on_interrupt::leave);
   if (!over) return tl::unexpected(over.error());
   std::vector<request_root> roots;
-  for (const auto& root : summary->roots) roots.push_back({root, {}});
+  for (const auto& root : summary->roots)
+    roots.push_back({root, {}});
   const auto result = complete(*over, roots);
   tell_end(c, *over, result);
   print_roots(roots, result, json);
@@ -126,11 +131,12 @@ expected<int> status_command(client& c, const request_id& id, bool json) {
     std::vector<std::vector<std::string>> rows{{"ID", "STATE", "CLIENT", "SUBMITTED", "BUILDS"}};
     for (const auto& row : found->rows) {
       if (json) std::cout << json_text(summary_json(row)) << '\n';
-      rows.push_back({row.id.to_string(), std::string(to_string(row.state)), cleaned(row.client), utc_text(row.submitted_ms),
-                      roots_text(row.roots)});
+      rows.push_back({row.id.to_string(), std::string(to_string(row.state)), cleaned(row.client),
+                      utc_text(row.submitted_ms), roots_text(row.roots)});
     }
     if (!json)
-      for (const auto& line : table(rows, output_size().width)) std::cout << line << '\n';
+      for (const auto& line : table(rows, output_size().width))
+        std::cout << line << '\n';
     return exit_built;
   }
   auto summary = summary_of(c, id);
@@ -146,7 +152,8 @@ expected<int> status_command(client& c, const request_id& id, bool json) {
   std::cout << fmt::format("request   {}\nstate     {}\nclient    {}\nsubmitted {}\npriority  {}\n", id.to_string(),
                            to_string(summary->state), cleaned(summary->client), utc_text(summary->submitted_ms),
                            summary->priority);
-  for (const auto& root : summary->roots) std::cout << "root      " << root.to_string() << '\n';
+  for (const auto& root : summary->roots)
+    std::cout << "root      " << root.to_string() << '\n';
   display view({.live = true});
   view.take(*progress, {});
   if (progress->counts.total > 0) std::cout << "steps     " << view.counts_text() << '\n';
@@ -155,7 +162,8 @@ expected<int> status_command(client& c, const request_id& id, bool json) {
                              duration_text(std::chrono::milliseconds{step.elapsed_ms}),
                              step.phase.empty() ? "" : ": " + cleaned(step.phase));
   if (progress->result)
-    for (const auto& line : ending_lines(*progress->result, progress->counts, false)) std::cout << line << '\n';
+    for (const auto& line : ending_lines(*progress->result, progress->counts, false))
+      std::cout << line << '\n';
   return exit_built;
 }
 

@@ -20,9 +20,9 @@ expected<int> status_command(client& c, const request_id& id, bool json);
 expected<int> cancel_command(client& c, const request_id& id, bool json);
 
 struct log_options {
-  std::string what;         ///< a derivation, or "<inhash>-<fence>"
+  std::string what; ///< a derivation, or "<inhash>-<fence>"
   bool follow = false;
-  std::size_t lines = 0;    ///< only so many last lines; 0: all
+  std::size_t lines = 0; ///< only so many last lines; 0: all
 };
 expected<int> log_command(client& c, const log_options& options, bool json);
 

@@ -26,7 +26,7 @@ constexpr std::size_t narinfo_bytes_max = 16 << 20;
 class fetcher {
 public:
   fetcher(const cache& from, const fs::path& store, transfer_progress& progress)
-    : from_(from), store_(store), progress_(progress) {}
+      : from_(from), store_(store), progress_(progress) {}
 
   expected<void> fetch_all(const std::set<nix::store_path>& paths);
 
@@ -61,7 +61,8 @@ expected<nix::narinfo> fetcher::get_info(http_session& http, const nix::store_pa
   if (!reply->ok()) return tl::unexpected(refusal_error(*reply, url));
   auto info = nix::parse_narinfo(text);
   if (!info) return fail(ec::corrupt, fmt::format("{}: {}", url, info.error().what));
-  if (info->path != path) return fail(ec::corrupt, fmt::format("{} speaks of {}, not of {}", url, info->path.to_string(), path.to_string()));
+  if (info->path != path)
+    return fail(ec::corrupt, fmt::format("{} speaks of {}, not of {}", url, info->path.to_string(), path.to_string()));
   if (nix::verify_any(info->fingerprint(), info->sigs, {&from_.key, 1})) return std::move(*info);
   if (!info->ca.empty() && nix::content_address_matches(*info).value_or(false)) return std::move(*info);
   return fail(ec::corrupt, fmt::format("{} bears no valid signature by the node's key {}", url, from_.key.name()));
@@ -89,8 +90,8 @@ expected<void> fetcher::get_nar(http_session& http, const nix::narinfo& info, co
   const auto hash = hasher.finish();
   if (size == info.nar_size && hash == info.nar_hash) return {};
   if (auto removed = store::remove_tree(target); !removed) return removed;
-  return fail(ec::corrupt, fmt::format("{}: its NAR has {} bytes and the hash {}, but {} bytes and {} are signed", url, size,
-                                       hash.to_string(), info.nar_size, info.nar_hash.to_string()));
+  return fail(ec::corrupt, fmt::format("{}: its NAR has {} bytes and the hash {}, but {} bytes and {} are signed", url,
+                                       size, hash.to_string(), info.nar_size, info.nar_hash.to_string()));
 }
 
 expected<void> fetcher::fetch(const nix::store_path& path) {
@@ -113,7 +114,8 @@ std::vector<nix::store_path> fetcher::in_order() const {
   std::vector<nix::store_path> order;
   std::set<nix::store_path> seen;
   std::vector<std::pair<nix::store_path, bool>> stack; // true: all that it refers to is in the order
-  for (const auto& [root, unused] : fetched_) stack.emplace_back(root, false);
+  for (const auto& [root, unused] : fetched_)
+    stack.emplace_back(root, false);
   while (!stack.empty()) {
     const auto [path, complete] = stack.back();
     stack.pop_back();

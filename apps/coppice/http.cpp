@@ -90,7 +90,8 @@ struct http_session::handle {
   }
   template <class Value>
   void set(CURLoption option, Value value) {
-    if (curl_easy_setopt(easy, option, value) != CURLE_OK) throw std::bad_alloc(); // options are constants: only memory can lack
+    if (curl_easy_setopt(easy, option, value) != CURLE_OK)
+      throw std::bad_alloc(); // options are constants: only memory can lack
   }
   static std::size_t on_body(char* bytes, std::size_t, std::size_t size, void* self) {
     auto& h = *static_cast<handle*>(self);

@@ -17,8 +17,8 @@ struct http_reply {
   bool ok() const { return status >= 200 && status < 300; }
 };
 
-/// One connection, kept open between requests. No proxy, no redirects. Nobody waits longer than 10 s for a connection or
-/// 60 s for the next byte.
+/// One connection, kept open between requests. No proxy, no redirects. Nobody waits longer than 10 s for a connection
+/// or 60 s for the next byte.
 class http_session {
 public:
   /// Transfers end soon with `shutdown` once `stop` is true; it must outlive the session.

@@ -1,9 +1,8 @@
+#include "apps/common/evaluate.hpp"
+#include "apps/common/report.hpp"
 #include "apps/coppice/commands.hpp"
 #include "apps/coppice/http.hpp"
 #include "apps/coppice/parallel.hpp"
-
-#include "apps/common/evaluate.hpp"
-#include "apps/common/report.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -31,8 +30,10 @@ expected<find_log> parse_what(const std::string& what) {
     if (bad == std::errc{} && at == end) return query;
   }
   auto root = parse_root(what);
-  if (!root) return fail(ec::invalid, fmt::format("'{}' is neither a derivation (/nix/store/….drv) nor an attempt "
-                                                  "(<inhash>-<token>, as 'coppice-admin attempts' has them)", what));
+  if (!root)
+    return fail(ec::invalid, fmt::format("'{}' is neither a derivation (/nix/store/….drv) nor an attempt "
+                                         "(<inhash>-<token>, as 'coppice-admin attempts' has them)",
+                                         what));
   query.drv = root->drv;
   return query;
 }
@@ -46,7 +47,8 @@ public:
     if (held_.size() > 2 * tail_bytes_max) held_.erase(0, held_.size() - tail_bytes_max);
   }
   void print(std::ostream& out) const {
-    for (const auto& line : last_lines(held_, lines_)) out << line << '\n';
+    for (const auto& line : last_lines(held_, lines_))
+      out << line << '\n';
   }
 
 private:

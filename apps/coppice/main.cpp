@@ -10,7 +10,8 @@ namespace {
 using namespace coppice;
 using namespace coppice::app;
 
-constexpr auto exit_codes = "Exit codes: 0 built, 1 a build failed, 2 usage or bad input, 3 the farm could not be reached, 4 cancelled.";
+constexpr auto exit_codes =
+    "Exit codes: 0 built, 1 a build failed, 2 usage or bad input, 3 the farm could not be reached, 4 cancelled.";
 
 struct command_line {
   farm_options farm;
@@ -23,39 +24,46 @@ struct command_line {
 void add_pairs(CLI::App& command, const std::string& name, std::vector<std::pair<std::string, std::string>>& into,
                const std::string& help, const std::string& type) {
   command
-    .add_option_function<std::vector<std::string>>(
-      name,
-      [&into](const std::vector<std::string>& words) {
-        into.clear();
-        for (std::size_t i = 0; i + 1 < words.size(); i += 2) into.emplace_back(words[i], words[i + 1]);
-      },
-      help)
-    ->type_size(2)
-    ->expected(1, CLI::detail::expected_max_vector_size)
-    ->allow_extra_args(false)
-    ->type_name("NAME " + type);
+      .add_option_function<std::vector<std::string>>(
+          name,
+          [&into](const std::vector<std::string>& words) {
+            into.clear();
+            for (std::size_t i = 0; i + 1 < words.size(); i += 2)
+              into.emplace_back(words[i], words[i + 1]);
+          },
+          help)
+      ->type_size(2)
+      ->expected(1, CLI::detail::expected_max_vector_size)
+      ->allow_extra_args(false)
+      ->type_name("NAME " + type);
 }
 
 void add_build_options(CLI::App& command, command_line& line) {
   auto& o = line.build;
-  command.add_option("FILE", o.what.files, "derivations (….drv, or ….drv!OUTPUT,…) or Nix expressions")->required()->type_name("");
+  command.add_option("FILE", o.what.files, "derivations (….drv, or ….drv!OUTPUT,…) or Nix expressions")
+      ->required()
+      ->type_name("");
   command.add_option("-A,--attr", o.what.attributes, "attribute of the expression (repeatable)")
-    ->type_name("ATTR")
-    ->allow_extra_args(false);
-  add_pairs(command, "--arg", o.what.args, "argument of the expression's function, a Nix expression (repeatable)", "EXPR");
+      ->type_name("ATTR")
+      ->allow_extra_args(false);
+  add_pairs(command, "--arg", o.what.args, "argument of the expression's function, a Nix expression (repeatable)",
+            "EXPR");
   add_pairs(command, "--argstr", o.what.arg_strs, "the same, a string (repeatable)", "STRING");
-  command.add_option("--eval-store", o.eval_store_dir, "directory that holds derivations and sources; default: where FILE lies")
-    ->type_name("DIR");
+  command
+      .add_option("--eval-store", o.eval_store_dir,
+                  "directory that holds derivations and sources; default: where FILE lies")
+      ->type_name("DIR");
   command.add_option("--priority", o.priority, "higher goes first [0]")->type_name("N");
   command.add_flag("--keep-going,-k", o.keep_going, "a failure ends only what depends on it");
   command
-    .add_option_function<std::string>(
-      "--on-disconnect",
-      [&o](const std::string& text) {
-        o.when_client_leaves = text == "cancel" ? on_disconnect::cancel : on_disconnect::proceed;
-      },
-      "what becomes of the request when this client leaves: cancel (what 'build' has) or continue (what 'submit' has)")
-    ->check(CLI::IsMember({"cancel", "continue"}));
+      .add_option_function<std::string>(
+          "--on-disconnect",
+          [&o](const std::string& text) {
+            o.when_client_leaves = text == "cancel" ? on_disconnect::cancel : on_disconnect::proceed;
+          },
+          "what becomes of the request when this client leaves: cancel (what 'build' has) or continue (what 'submit' "
+          "has)")
+      ->check(CLI::IsMember({"cancel", "continue"}));
 }
 
 void add_common(CLI::App& command, command_line& line) {
@@ -95,7 +103,9 @@ CLI::App* add_submit(CLI::App& app, command_line& line) {
 CLI::App* add_id_command(CLI::App& app, command_line& line, const std::string& name, const std::string& help,
                          const std::string& footer, bool required = true) {
   auto* command = app.add_subcommand(name, help);
-  command->add_option("ID", line.id, "the request, as 'submit' and 'status' print it")->required(required)->type_name("");
+  command->add_option("ID", line.id, "the request, as 'submit' and 'status' print it")
+      ->required(required)
+      ->type_name("");
   add_common(*command, line);
   command->footer(footer);
   return command;
@@ -104,8 +114,8 @@ CLI::App* add_id_command(CLI::App& app, command_line& line, const std::string& n
 CLI::App* add_log(CLI::App& app, command_line& line) {
   auto* log = app.add_subcommand("log", "print the log of a build");
   log->add_option("WHAT", line.log.what, "derivation (its newest attempt), or <inhash>-<token> (that attempt)")
-    ->required()
-    ->type_name("");
+      ->required()
+      ->type_name("");
   log->add_flag("-f,--follow", line.log.follow, "go on until the build is over");
   log->add_option("-n,--lines", line.log.lines, "only the last lines")->type_name("LINES")->check(CLI::PositiveNumber);
   add_common(*log, line);
@@ -137,12 +147,13 @@ int run(int argc, char** argv) {
   const auto* status = add_id_command(app, line, "status", "show requests, or one of them",
                                       "Examples:\n  coppice status\n  coppice status 5f2c… --json", false);
   add_id_command(app, line, "watch", "show a request's progress until it is over",
-                                     "Example:\n  coppice watch 5f2c…\nCtrl-C leaves; the request goes on. " + std::string(exit_codes));
+                 "Example:\n  coppice watch 5f2c…\nCtrl-C leaves; the request goes on. " + std::string(exit_codes));
   const auto* wait = add_id_command(app, line, "wait", "wait silently until a request is over",
                                     "Example:\n  coppice wait 5f2c… && deploy\n" + std::string(exit_codes));
   const auto* cancel = add_id_command(app, line, "cancel", "cancel a request", "Example:\n  coppice cancel 5f2c…");
   const auto* log = add_log(app, line);
-  app.footer(fmt::format("Examples:\n  coppice build default.nix -A all\n  coppice status\n  coppice build --help\n{}", exit_codes));
+  app.footer(fmt::format("Examples:\n  coppice build default.nix -A all\n  coppice status\n  coppice build --help\n{}",
+                         exit_codes));
   if (const int done = parse_command_line(app, argc, argv); done >= 0) return done;
 
   client c(signals, line.farm, line.quiet || wait->parsed());

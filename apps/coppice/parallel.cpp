@@ -24,9 +24,11 @@ expected<void> in_parallel(std::size_t count, std::size_t threads,
     }
   };
   std::vector<std::thread> pool;
-  for (std::size_t i = 1; i < std::min(count, threads); ++i) pool.emplace_back(run);
+  for (std::size_t i = 1; i < std::min(count, threads); ++i)
+    pool.emplace_back(run);
   run();
-  for (auto& thread : pool) thread.join();
+  for (auto& thread : pool)
+    thread.join();
   return result;
 }
 

@@ -41,8 +41,10 @@ expected<located_roots> locate(client& c, const build_options& options) {
     if (!root) return tl::unexpected(root.error());
     auto dir = options.eval_store_dir.empty() ? fs::absolute(file).parent_path() : options.eval_store_dir;
     if (!found.objects.empty() && dir != found.objects)
-      return fail(ec::invalid, fmt::format("{} and {} lie in different directories: build them one after the other, or name "
-                                           "the directory that holds both with --eval-store", first_drv, file));
+      return fail(ec::invalid,
+                  fmt::format("{} and {} lie in different directories: build them one after the other, or name "
+                              "the directory that holds both with --eval-store",
+                              first_drv, file));
     found.objects = std::move(dir);
     first_drv = file;
     found.roots.push_back(std::move(*root));
@@ -53,8 +55,8 @@ expected<located_roots> locate(client& c, const build_options& options) {
                                          first_drv, nix_files.files.front()));
   c.doing(fmt::format("evaluating {}", fmt::join(nix_files.files, ", ")));
   const auto store = choose_eval_store(default_eval_root());
-  auto roots = evaluate(nix_files, store, [&](std::string_view line) { c.screen().say({std::string(line)}); },
-                        c.interrupted());
+  auto roots = evaluate(
+      nix_files, store, [&](std::string_view line) { c.screen().say({std::string(line)}); }, c.interrupted());
   if (!roots) return tl::unexpected(roots.error());
   return located_roots{store.objects(), std::move(*roots)};
 }
@@ -62,7 +64,8 @@ expected<located_roots> locate(client& c, const build_options& options) {
 expected<std::string> packed(const derivation_closure& closure) {
   std::vector<std::pair<nix::store_path, std::string>> texts;
   texts.reserve(closure.derivations.size());
-  for (const auto& [path, entry] : closure.derivations) texts.emplace_back(path, entry.aterm);
+  for (const auto& [path, entry] : closure.derivations)
+    texts.emplace_back(path, entry.aterm);
   return store::pack_closure(texts);
 }
 
@@ -73,7 +76,8 @@ expected<missing> find_lacking(client& c, const derivation_closure& closure, blo
   auto next = closure.sources.begin();
   do {
     sources.clear();
-    for (; next != closure.sources.end() && sources.size() < sources_per_query_max; ++next) sources.push_back(next->first);
+    for (; next != closure.sources.end() && sources.size() < sources_per_query_max; ++next)
+      sources.push_back(next->first);
     auto some = c.ask<missing>("gateway", "missing", find_missing{sources, packed_id});
     if (!some) return some;
     some->sources.insert(some->sources.end(), all.sources.begin(), all.sources.end());
@@ -99,7 +103,8 @@ expected<request_body> submit(client& c, const build_options& options, const req
   auto located = locate(c, options);
   if (!located) return tl::unexpected(located.error());
   std::vector<nix::store_path> drvs;
-  for (const auto& root : located->roots) drvs.push_back(root.drv);
+  for (const auto& root : located->roots)
+    drvs.push_back(root.drv);
   c.doing("reading derivations");
   auto closure = read_closure(drvs, located->objects);
   if (!closure) return tl::unexpected(closure.error());
@@ -138,7 +143,8 @@ std::vector<realised_output> wanted_outputs(const request_root& root, const requ
   return wanted;
 }
 
-expected<void> deliver(client& c, const build_options& options, const request_body& body, const request_result& result) {
+expected<void> deliver(client& c, const build_options& options, const request_body& body,
+                       const request_result& result) {
   std::set<nix::store_path> absent;
   std::vector<std::pair<std::string, fs::path>> links; // name and target
   for (std::size_t i = 0; i < body.roots.size(); ++i)
@@ -147,7 +153,8 @@ expected<void> deliver(client& c, const build_options& options, const request_bo
       const fs::path real = path.to_string();
       const bool here = fs::exists(fs::symlink_status(real));
       if (!here) absent.insert(path);
-      links.emplace_back(link_name(options.link, i, output.name), here ? real : fs::absolute(options.store / path.base_name()));
+      links.emplace_back(link_name(options.link, i, output.name),
+                         here ? real : fs::absolute(options.store / path.base_name()));
     }
   if (!absent.empty()) {
     auto info = c.ask<node_info>("gateway", "info", get_info{});

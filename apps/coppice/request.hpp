@@ -11,15 +11,15 @@ namespace coppice::app {
 
 /// What `build` and `submit` take.
 struct build_options {
-  evaluation what;                        ///< its files are .drv files, or Nix expressions, or both
-  std::filesystem::path eval_store_dir;   ///< empty: where the .drv file lies
+  evaluation what;                      ///< its files are .drv files, or Nix expressions, or both
+  std::filesystem::path eval_store_dir; ///< empty: where the .drv file lies
   std::int32_t priority = 0;
   bool keep_going = false;
   std::optional<on_disconnect> when_client_leaves;
   bool detach = false;
   bool no_link = false, no_fetch = false;
   std::string link = "result";
-  std::filesystem::path store;            ///< where fetched outputs go
+  std::filesystem::path store; ///< where fetched outputs go
 };
 
 /// Evaluates, reads the closure, uploads what the farm lacks and submits; gives the body that was accepted under `id`.

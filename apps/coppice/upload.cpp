@@ -46,7 +46,8 @@ std::vector<std::vector<nix::store_path>> in_order(const std::vector<nix::store_
         step.push_back(source);
     }
     if (step.empty()) step.assign(left.begin(), left.end()); // a cycle: the server says what it thinks of it
-    for (const auto& source : step) left.erase(source);
+    for (const auto& source : step)
+      left.erase(source);
     steps.push_back(std::move(step));
   }
   return steps;
@@ -77,7 +78,8 @@ expected<void> upload(const missing& lacks, const derivation_closure& closure, c
   };
   for (const auto& source : lacks.sources)
     if (!closure.sources.contains(source))
-      return fail(ec::bad_message, fmt::format("the farm asks for {}, which is no source of this request", source.to_string()));
+      return fail(ec::bad_message,
+                  fmt::format("the farm asks for {}, which is no source of this request", source.to_string()));
   for (const auto& step : in_order(lacks.sources, closure)) {
     auto sent = in_parallel(step.size(), transfers_max, [&](std::size_t i) {
       const auto& source = step[i];

@@ -1,4 +1,4 @@
-"""Whatever is cut down grows again: the process, an actor, a supervisor with all below it. Requests go on by themselves."""
+"""After kill -9 and after an ordered stop, requests go on by themselves, and nothing is built twice."""
 
 import os
 import random
@@ -7,7 +7,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import farm
-from farm import GAVE_UP, OK
+from farm import OK
 
 # Ten leaves, one that takes its time, nine above it.
 GRAPH = '''let
@@ -122,67 +122,6 @@ class KilledProcess(farm.TestCase):
         node.start()
         self.assertEqual((node.ready["public_key"], node.narinfo(out)), (key, info))
         self.assertIn("0 built", self.ends_with(node.build(drv), OK).err)
-
-
-class KilledActor(farm.TestCase):
-    """Each actor is killed while a builder runs; the build succeeds all the same."""
-
-    GRAPH = 'let first = step "first" "sleep 2; echo > $out"; in step "second" "sleep 1; cat ${first} > $out"'
-
-    def during_build(self, drv, act):
-        """Has a fresh node build it, calls act(node, the root's path) while the first builder runs; the client's end."""
-        node = farm.Farm(self.scratch, state=self.scratch.file(f"state-{len(self.scratch.started)}")).start()
-        try:
-            client = node.build(drv, start=True)
-            root = next(iter(farm.wait_until("a builder runs", lambda: self.builders(node) and node.actors())))
-            act(node, root)
-            done = client.end()
-            return node, done
-        finally:
-            node.kill()
-            farm.wait_until("builders end", lambda: not farm.with_word(self.word))
-
-    def paths(self, drv):
-        """Of all actors below the root, as they are while a builder runs; those of requests as '…/graphs/*'."""
-        found = []
-
-        def look(node, root):
-            for path in node.actors():
-                path = path.removeprefix(root)
-                found.append("/coord/graphs/*" if path.startswith("/coord/graphs/") else path)
-
-        self.ends_with(self.during_build(drv, look)[1], OK)
-        return [path for path in found if path]
-
-    def every_actor_killed_once(self, *how):
-        drv, = self.instantiate(self.GRAPH)
-        paths = self.paths(drv)
-        for expected in ("/lock/ledger", "/coord/graphs/*", "/work/workers/first.1.exec", "/deliver/publisher", "/bridge"):
-            self.assertIn(expected, paths)
-        for path in paths:
-            with self.subTest(path=path):
-                def kill(node, root):
-                    real = next(p for p in node.actors() if p.startswith(root + path.removesuffix("*")) and (p == root + path or path.endswith("*")))
-                    self.ends_with(node.admin("kill", real, *how), OK)
-
-                node, done = self.during_build(drv, kill)
-                self.ends_with(done, OK)
-
-    def test_every_actor_may_be_killed_once(self):
-        self.every_actor_killed_once()
-
-    def test_every_actor_may_crash_once(self):
-        self.every_actor_killed_once("--crash")
-
-    def test_the_end_of_the_root_ends_the_process_with_70_and_the_next_goes_on(self):
-        node = self.new_farm()
-        request = node.submit(*self.instantiate(self.GRAPH))
-        builders = self.builders(node)
-        node.admin("kill", next(iter(node.actors())))
-        self.ends_with(node.daemon.end(60), GAVE_UP)
-        self.builders_gone(builders)
-        node.start()
-        self.ends_with(node.coppice("wait", request), OK)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@ started is ended by its pid, and when a test fails the end of each daemon's log 
 
 The programs are those in the directory $COPPICE_BIN (build/bin)."""
 
+import base64
 import ctypes
-import glob
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -72,6 +71,16 @@ def write(path, text):
 
 def base_name(path):
     return path.rsplit("/", 1)[-1]
+
+
+def hash_bytes(text):
+    """Of 'sha256-<base 64>' or 'sha256:<Nix base 32>'."""
+    if text.startswith("sha256-"):
+        return base64.b64decode(text[7:])
+    number = 0
+    for c in text.removeprefix("sha256:"):
+        number = number * 32 + "0123456789abcdfghijklmnpqrsvwxyz".index(c)
+    return number.to_bytes(32, "little")
 
 
 def real_sources():
@@ -395,10 +404,15 @@ class TestCase(unittest.TestCase):
         self.addCleanup(self.scratch.close)
         self.addCleanup(self._keep_logs)
 
+    def keep_log(self, daemon):
+        """Shows the end of this log alone if the test fails, not those of all daemons."""
+        self.logs.append((f"coppiced {daemon.pid}", "\n".join(daemon.err().splitlines()[-60:])))
+
     def _keep_logs(self):
-        for program in self.scratch.started:
-            if base_name(program.argv[0]) == "coppiced":
-                self.logs.append((f"coppiced {program.pid}", "\n".join(program.err().splitlines()[-60:])))
+        if not self.logs:
+            for program in self.scratch.started:
+                if base_name(program.argv[0]) == "coppiced":
+                    self.keep_log(program)
 
     def new_farm(self, **options):
         return Farm(self.scratch, **options).start()

@@ -1,12 +1,11 @@
 #include "apps/common/closure.hpp"
-
 #include "nix/hash_modulo.hpp"
 
 #include <catch2/catch.hpp>
+#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
-#include <stdlib.h>
 
 using namespace coppice;
 using coppice::app::read_closure;
@@ -56,7 +55,8 @@ public:
                           const std::set<nix::store_path>& sources = {}) {
     nix::derivation drv;
     drv.name = name;
-    for (const auto& input : inputs) drv.input_drvs[input] = {"out"};
+    for (const auto& input : inputs)
+      drv.input_drvs[input] = {"out"};
     drv.input_srcs = sources;
     return add_drv(std::move(drv));
   }
@@ -114,7 +114,7 @@ TEST_CASE("a missing input derivation is an error that names who needs it") {
   REQUIRE_FALSE(closure);
   CHECK(closure.error().code == ec::missing);
   CHECK(closure.error().what == "derivation " + low.to_string() + ", an input of " + top.to_string() +
-                                  ", is missing: there is no " + (dir.path() / low.base_name()).string());
+                                    ", is missing: there is no " + (dir.path() / low.base_name()).string());
 }
 
 TEST_CASE("a missing source is an error that names who needs it") {
@@ -143,8 +143,8 @@ TEST_CASE("a cycle is an error that names it") {
   write(b, a);
   const auto closure = read_closure({top}, dir.path());
   REQUIRE_FALSE(closure);
-  CHECK(closure.error().what == "derivations need each other in a cycle: " + a.to_string() + " -> " + b.to_string() +
-                                  " -> " + a.to_string());
+  CHECK(closure.error().what ==
+        "derivations need each other in a cycle: " + a.to_string() + " -> " + b.to_string() + " -> " + a.to_string());
 }
 
 TEST_CASE("a malformed derivation is an error that names the file and the reason") {

@@ -78,14 +78,16 @@ TEST_CASE("the block shows running builds and counts, and its clocks go on betwe
 TEST_CASE("the block fits any terminal") {
   display d({.live = true});
   request_progress p;
-  for (int i = 0; i < 50; ++i) p.running.push_back(running("a-rather-long-name-" + std::to_string(i), i * 1000, "構築中 and more"));
+  for (int i = 0; i < 50; ++i)
+    p.running.push_back(running("a-rather-long-name-" + std::to_string(i), i * 1000, "構築中 and more"));
   p.counts.total = 50;
   d.take(p, start);
   for (std::size_t height = 0; height < 40; ++height)
     for (std::size_t width = 0; width < 100; width += 3) {
       const auto block = d.block(start, {width, height});
       CHECK(block.size() < std::max<std::size_t>(height, 1));
-      for (const auto& line : block) CHECK(columns(line) < width);
+      for (const auto& line : block)
+        CHECK(columns(line) < width);
     }
   const auto block = d.block(start, {80, 6});
   REQUIRE(block.size() == 5);

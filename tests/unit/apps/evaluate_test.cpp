@@ -16,10 +16,11 @@ using strings = std::vector<std::string>;
 
 TEST_CASE("evaluation in a private store is cut off from other stores' settings") {
   const evaluation what{{"default.nix", "-odd.nix"}, {"all"}, {{"n", "1 + 1"}}, {{"salt", "x y"}}};
-  const auto call = instantiate_command("/bin/ni", what, {"/home/a b/eval"},
-                                        {"NIX_STORE_DIR=/other", "NIX_PATH=nixpkgs=/n", "NIX_REMOTE=daemon", "HOME=/h"});
-  CHECK(call.argv == strings{"/bin/ni", "--option", "build-users-group", "", "--option", "substituters", "", "-A", "all",
-                             "--arg", "n", "1 + 1", "--argstr", "salt", "x y", "default.nix", "./-odd.nix"});
+  const auto call =
+      instantiate_command("/bin/ni", what, {"/home/a b/eval"},
+                          {"NIX_STORE_DIR=/other", "NIX_PATH=nixpkgs=/n", "NIX_REMOTE=daemon", "HOME=/h"});
+  CHECK(call.argv == strings{"/bin/ni", "--option", "build-users-group", "", "--option", "substituters", "", "-A",
+                             "all", "--arg", "n", "1 + 1", "--argstr", "salt", "x y", "default.nix", "./-odd.nix"});
   CHECK(call.env == strings{"NIX_PATH=nixpkgs=/n", "HOME=/h", "NIX_REMOTE=local?root=/home/a%20b/eval",
                             "NIX_CONF_DIR=/home/a b/eval/etc", "NIX_USER_CONF_FILES="});
 }

@@ -20,7 +20,8 @@ TEST_CASE("a text is cut at the given width with an ellipsis") {
   CHECK(fitted("abcd", 1) == "…");
   CHECK(fitted("abcd", 0).empty());
   CHECK(fitted("構築中", 4) == "構…");
-  for (std::size_t width = 0; width < 12; ++width) CHECK(columns(fitted("a構b築c中d…e", width)) <= width);
+  for (std::size_t width = 0; width < 12; ++width)
+    CHECK(columns(fitted("a構b築c中d…e", width)) <= width);
 }
 
 TEST_CASE("a padded text takes exactly its width") {
@@ -55,7 +56,9 @@ TEST_CASE("sizes have one decimal") {
   CHECK(bytes_text(999'999) == "1.0 MB");
 }
 
-TEST_CASE("a wall clock time is printed as UTC") { CHECK(utc_text(1'714'566'605'123) == "2024-05-01T12:30:05Z"); }
+TEST_CASE("a wall clock time is printed as UTC") {
+  CHECK(utc_text(1'714'566'605'123) == "2024-05-01T12:30:05Z");
+}
 
 TEST_CASE("the last lines of a log are its end") {
   CHECK(last_lines("a\nb\nc\n", 2) == std::vector<std::string>{"b", "c"});
@@ -74,4 +77,6 @@ TEST_CASE("a table's columns are aligned and its lines fit") {
   CHECK(lines == std::vector<std::string>{"ID    STATE", "grün  open", "b     a rather …"});
 }
 
-TEST_CASE("names are encoded for URLs") { CHECK(percent_encoded("a/b c+?%.drv") == "a/b%20c%2B%3F%25.drv"); }
+TEST_CASE("names are encoded for URLs") {
+  CHECK(percent_encoded("a/b c+?%.drv") == "a/b%20c%2B%3F%25.drv");
+}

@@ -23,15 +23,17 @@ actor_status actor(const std::string& path, std::uint64_t restarts = 0, const st
 TEST_CASE("the tree is drawn with its branches, restarts and reasons") {
   auto busy = actor("/oak/lock/session");
   busy.doing = "lease: 12 s left";
-  const auto top = as_tree({actor("/oak/lock"), actor("/oak/lock/ledger", 2, "killed"), busy, actor("/oak/observatory")});
-  CHECK(tree_lines(top, "oak", 0) == std::vector<std::string>{
-    "ACTOR           STATE  UPTIME    RESTARTS  MAILBOX  DOING",
-    "oak             up     0.0 s     0         0",
-    "├─ lock         up     1 m 01 s  0         0",
-    "│  ├─ ledger    up     1 m 01 s  2         0        (last end: killed)",
-    "│  └─ session   up     1 m 01 s  0         0        lease: 12 s left",
-    "└─ observatory  up     1 m 01 s  0         0"});
-  for (const auto& line : tree_lines(top, "oak", 30)) CHECK(line.size() <= 60);
+  const auto top =
+      as_tree({actor("/oak/lock"), actor("/oak/lock/ledger", 2, "killed"), busy, actor("/oak/observatory")});
+  CHECK(tree_lines(top, "oak", 0) ==
+        std::vector<std::string>{"ACTOR           STATE  UPTIME    RESTARTS  MAILBOX  DOING",
+                                 "oak             up     0.0 s     0         0",
+                                 "├─ lock         up     1 m 01 s  0         0",
+                                 "│  ├─ ledger    up     1 m 01 s  2         0        (last end: killed)",
+                                 "│  └─ session   up     1 m 01 s  0         0        lease: 12 s left",
+                                 "└─ observatory  up     1 m 01 s  0         0"});
+  for (const auto& line : tree_lines(top, "oak", 30))
+    CHECK(line.size() <= 60);
 }
 
 TEST_CASE("supervisors that were not told of are filled in") {

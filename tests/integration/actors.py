@@ -1,0 +1,77 @@
+"""Whatever actor is cut down grows again: each one, each supervisor with all below it, the root with the next process."""
+
+import fnmatch
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import farm
+from farm import GAVE_UP, OK
+
+HANG_S = 120  # by then a build of 3 s hangs: a wait for a lease or a session that died is far shorter
+
+
+class KilledActor(farm.TestCase):
+    """Each actor is killed while a builder runs; the build succeeds all the same."""
+
+    GRAPH = 'let first = step "first" "sleep 2; echo > $out"; in step "second" "sleep 1; cat ${first} > $out"'
+
+    def during_build(self, drv, act):
+        """Has a fresh node build it, calls act(node, the root's path) while the first builder runs; the build succeeds."""
+        node = farm.Farm(self.scratch, state=self.scratch.file(f"state-{len(self.scratch.started)}")).start()
+        try:
+            client = node.build(drv, start=True)
+            self.builders(node)
+            act(node, next(iter(node.actors())))
+            self.ends_with(client.end(HANG_S), OK)
+        except AssertionError:
+            self.keep_log(node.daemon)
+            raise
+        finally:
+            node.kill()
+            farm.wait_until("builders end", lambda: not farm.with_word(self.word))
+
+    def paths(self, drv):
+        """Of all actors below the root, as they are while a builder runs; those of requests as '…/graphs/*'."""
+        found = []
+
+        def look(node, root):
+            for path in node.actors():
+                path = path.removeprefix(root)
+                found.append("/coord/graphs/*" if path.startswith("/coord/graphs/") else path)
+
+        self.during_build(drv, look)
+        return [path for path in found if path]
+
+    def every_actor_killed_once(self, *how):
+        drv, = self.instantiate(self.GRAPH)
+        paths = self.paths(drv)
+        for expected in ("/lock/ledger", "/coord/graphs/*", "/work/workers/first.1.exec", "/deliver/publisher", "/bridge"):
+            self.assertIn(expected, paths)
+        for path in paths:
+            with self.subTest(path=path):
+                def kill(node, root):
+                    real = next(p for p in node.actors() if fnmatch.fnmatchcase(p, root + path))
+                    self.ends_with(node.admin("kill", real, *how), OK)
+
+                self.during_build(drv, kill)
+
+    def test_every_actor_may_be_killed_once(self):
+        self.every_actor_killed_once()
+
+    def test_every_actor_may_crash_once(self):
+        self.every_actor_killed_once("--crash")
+
+    def test_the_end_of_the_root_ends_the_process_with_70_and_the_next_goes_on(self):
+        node = self.new_farm()
+        request = node.submit(*self.instantiate(self.GRAPH))
+        builders = self.builders(node)
+        node.admin("kill", next(iter(node.actors())))
+        self.ends_with(node.daemon.end(60), GAVE_UP)
+        self.builders_gone(builders)
+        node.start()
+        self.ends_with(node.coppice("wait", request), OK)
+
+
+if __name__ == "__main__":
+    farm.main()

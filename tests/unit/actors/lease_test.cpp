@@ -1,0 +1,88 @@
+#include "actors/lock/lease.hpp"
+
+#include <catch2/catch.hpp>
+
+using namespace coppice;
+using namespace coppice::actors;
+using namespace std::chrono_literals;
+
+namespace {
+
+using time_point = lease::time_point;
+
+time_point at(std::chrono::milliseconds d) { return time_point{1h + d}; }
+
+session_id session(std::uint8_t n) {
+  session_id s;
+  s.bytes[0] = n;
+  return s;
+}
+
+} // namespace
+
+TEST_CASE("a lease that was never acknowledged does not run") {
+  lease l{lease_times{}};
+  CHECK_FALSE(l.valid(at(0ms)));
+}
+
+TEST_CASE("a lease counts from when the keep-alive was sent, less the clocks' error and the guard") {
+  lease l{lease_times{}};
+  l.on_acknowledged(at(0ms));
+  CHECK(l.deadline() == at(28'700ms)); // 30 s · 0.99 - 1 s
+  CHECK(l.valid(at(28'699ms)));
+  CHECK_FALSE(l.valid(at(28'700ms)));
+}
+
+TEST_CASE("acknowledgements in another order than sent never shorten a lease") {
+  lease l{lease_times{}};
+  l.on_acknowledged(at(5'000ms));
+  l.on_acknowledged(at(0ms));
+  CHECK(l.deadline() == at(33'700ms));
+}
+
+TEST_CASE("the holder stops before the ledger lets another begin") {
+  lease_times t;
+  lease holder{t};
+  lease_table table{t};
+  holder.on_acknowledged(at(0ms)); // sent
+  table.renew(session(1), at(0ms)); // heard at the earliest moment possible
+  auto over = at(0ms);
+  while (table.expired(over).empty()) over += 1s;
+  CHECK(holder.deadline() + t.guard <= over);
+}
+
+TEST_CASE("a session that is not renewed ends once") {
+  lease_table table{lease_times{}};
+  table.renew(session(1), at(0ms));
+  for (auto t = 0ms; t < 30'000ms; t += 5'000ms) CHECK(table.expired(at(t)).empty());
+  CHECK(table.expired(at(30'000ms)) == std::vector{session(1)});
+  CHECK(table.expired(at(35'000ms)).empty());
+}
+
+TEST_CASE("a renewed session goes on") {
+  lease_table table{lease_times{}};
+  table.renew(session(1), at(0ms));
+  table.renew(session(2), at(0ms));
+  for (auto t = 5'000ms; t <= 60'000ms; t += 5'000ms) {
+    table.renew(session(1), at(t));
+    auto over = table.expired(at(t));
+    CHECK(over == (t == 30'000ms ? std::vector{session(2)} : std::vector<session_id>{}));
+  }
+}
+
+TEST_CASE("a ledger that stood still ends nobody's lease for what it could not hear") {
+  lease_table table{lease_times{}};
+  table.renew(session(1), at(0ms));
+  CHECK(table.expired(at(5'000ms)).empty());
+  CHECK(table.expired(at(600'000ms)).empty()); // stopped, or the machine slept
+  CHECK(table.expired(at(605'000ms)).empty());
+  for (auto t = 610'000ms; t < 630'000ms; t += 5'000ms) CHECK(table.expired(at(t)).empty());
+  CHECK(table.expired(at(630'000ms)) == std::vector{session(1)}); // a whole lease, then
+}
+
+TEST_CASE("a forgotten session is not ended") {
+  lease_table table{lease_times{}};
+  table.renew(session(1), at(0ms));
+  table.forget(session(1));
+  CHECK(table.expired(at(60'000ms)).empty());
+}

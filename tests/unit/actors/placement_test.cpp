@@ -1,0 +1,449 @@
+#include "actors/place/placement.hpp"
+#include "tests/support/seed.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <random>
+
+using namespace coppice;
+using namespace coppice::actors;
+using namespace std::chrono_literals;
+
+namespace {
+
+using time_point = placement::time_point;
+
+inhash key_of(const std::string& name) {
+  inhash k;
+  for (std::size_t i = 0; i < name.size() && i < 32; ++i) k.bytes[i] = static_cast<std::uint8_t>(name[i]);
+  return k;
+}
+
+job job_of(const std::string& name, std::uint64_t token = 1, std::int32_t priority = 0, std::uint32_t critical = 0) {
+  job j;
+  j.key = key_of(name);
+  j.token = {token};
+  j.system = "x86_64-linux";
+  j.priority = priority;
+  j.critical_path = critical;
+  return j;
+}
+
+offer offer_of(const std::string& node, std::uint32_t slots, std::vector<std::string> features = {},
+               std::string system = "x86_64-linux") {
+  return {{node}, {1}, slots, slots, {std::move(system)}, std::move(features)};
+}
+
+/// A placement with a clock, and what it said.
+struct bench {
+  placement p{placement::options{}};
+  time_point now{1h};
+  std::vector<std::pair<std::string, std::string>> assigned; ///< node, job
+  std::vector<std::string> told;
+
+  static std::string name_of(const inhash& k) {
+    std::string s;
+    for (auto b : k.bytes)
+      if (b) s += static_cast<char>(b);
+    return s;
+  }
+  void take(placement::effects& out) {
+    for (auto& e : out) {
+      if (auto* a = std::get_if<placement::assign>(&e)) assigned.emplace_back(a->node.value, name_of(a->job.key));
+      if (auto* u = std::get_if<placement::unplaceable>(&e)) told.push_back(name_of(u->key) + ": " + u->why);
+    }
+    out.clear();
+  }
+  bool add(const job& j) {
+    placement::effects out;
+    bool ok = p.add(j, now, out);
+    take(out);
+    return ok;
+  }
+  void offers(const offer& o) {
+    placement::effects out;
+    p.on_offer(o, now, out);
+    take(out);
+  }
+  void refused(const std::string& node, const std::string& name, std::uint64_t token = 1) {
+    placement::effects out;
+    p.on_refused(key_of(name), {token}, {node}, now, out);
+    take(out);
+  }
+  void pass(std::chrono::milliseconds d) {
+    now += d;
+    placement::effects out;
+    p.tick(now, out);
+    take(out);
+  }
+  std::vector<std::string> jobs() const {
+    std::vector<std::string> names;
+    for (auto& [node, name] : assigned) names.push_back(name);
+    return names;
+  }
+};
+
+using names = std::vector<std::string>;
+
+} // namespace
+
+TEST_CASE("jobs wait until a machine with a free slot offers itself") {
+  bench b;
+  b.add(job_of("a"));
+  CHECK(b.assigned.empty());
+  CHECK(b.p.waiting() == 1);
+  b.offers(offer_of("oak", 0));
+  CHECK(b.assigned.empty());
+  b.offers(offer_of("oak", 1));
+  CHECK(b.assigned == std::vector<std::pair<std::string, std::string>>{{"oak", "a"}});
+  CHECK(b.p.waiting() == 0);
+}
+
+TEST_CASE("the order is priority, then critical path, then age") {
+  bench b;
+  b.add(job_of("old"));
+  b.add(job_of("young"));
+  b.add(job_of("long", 1, 0, 9));
+  b.add(job_of("urgent", 1, 5));
+  b.add(job_of("urgent-and-long", 1, 5, 2));
+  b.offers(offer_of("oak", 5));
+  CHECK(b.jobs() == names{"urgent-and-long", "urgent", "long", "old", "young"});
+}
+
+TEST_CASE("late binding: what comes later and is more urgent takes the slot that becomes free") {
+  bench b;
+  b.offers(offer_of("oak", 1));
+  b.add(job_of("first"));
+  b.add(job_of("second"));
+  b.add(job_of("urgent", 1, 9));
+  CHECK(b.jobs() == names{"first"});
+  b.offers(offer_of("oak", 1));
+  CHECK(b.jobs() == names{"first", "urgent"});
+}
+
+TEST_CASE("builds spread over the machines") {
+  bench b;
+  b.offers(offer_of("ash", 2));
+  b.offers(offer_of("oak", 2));
+  b.add(job_of("a"));
+  b.add(job_of("b"));
+  CHECK(b.assigned[0].first != b.assigned[1].first);
+}
+
+TEST_CASE("a job goes only to a machine with its system and features") {
+  bench b;
+  b.offers(offer_of("arm", 4, {"kvm"}, "aarch64-linux"));
+  b.offers(offer_of("plain", 4));
+  b.offers(offer_of("big", 1, {"kvm", "big"}));
+  auto j = job_of("vm");
+  j.features = {"kvm", "big"};
+  b.add(j);
+  CHECK(b.assigned == std::vector<std::pair<std::string, std::string>>{{"big", "vm"}});
+}
+
+TEST_CASE("a job that fits nowhere does not hold up those behind it") {
+  bench b;
+  auto j = job_of("vm", 1, 100);
+  j.features = {"kvm"};
+  b.add(j);
+  b.add(job_of("a"));
+  b.offers(offer_of("oak", 1));
+  CHECK(b.jobs() == names{"a"});
+}
+
+TEST_CASE("a refused job goes back, and not to the same machine before its next offer") {
+  bench b;
+  b.offers(offer_of("oak", 2));
+  b.add(job_of("a"));
+  b.refused("oak", "a");
+  CHECK(b.jobs() == names{"a"});
+  CHECK(b.p.waiting() == 1);
+  b.offers(offer_of("oak", 1));
+  CHECK(b.jobs() == names{"a", "a"});
+}
+
+TEST_CASE("a refused job goes to another machine at once") {
+  bench b;
+  b.offers(offer_of("ash", 1));
+  b.add(job_of("a"));
+  b.offers(offer_of("oak", 1));
+  b.refused("ash", "a");
+  CHECK(b.assigned.back() == std::pair<std::string, std::string>{"oak", "a"});
+}
+
+TEST_CASE("a late refusal by one machine does not take the job from the next") {
+  bench b;
+  b.offers(offer_of("ash", 1));
+  b.add(job_of("a"));
+  b.offers(offer_of("oak", 1));
+  b.pass(11s); // void: to oak
+  REQUIRE(b.assigned.back().first == "oak");
+  b.refused("ash", "a");
+  CHECK(b.p.waiting() == 0);
+  CHECK(b.assigned.size() == 2);
+}
+
+TEST_CASE("an offer that is not repeated expires") {
+  bench b;
+  b.offers(offer_of("oak", 1));
+  b.pass(16s);
+  CHECK(b.p.slots_free() == 0);
+  b.add(job_of("a"));
+  CHECK(b.assigned.empty());
+}
+
+TEST_CASE("a repeated offer does not expire") {
+  bench b;
+  for (int i = 0; i < 6; ++i) {
+    b.offers(offer_of("oak", 1));
+    b.pass(5s);
+  }
+  b.add(job_of("a"));
+  CHECK(b.jobs() == names{"a"});
+}
+
+TEST_CASE("an assignment that nobody answers is placed anew") {
+  bench b;
+  b.offers(offer_of("oak", 1));
+  b.add(job_of("a"));
+  b.pass(9s);
+  b.offers(offer_of("oak", 1));
+  CHECK(b.jobs() == names{"a"});
+  b.pass(2s);
+  CHECK(b.jobs() == names{"a", "a"});
+}
+
+TEST_CASE("an assignment that was taken is not placed anew") {
+  bench b;
+  b.offers(offer_of("oak", 1));
+  b.add(job_of("a"));
+  b.p.on_assigned(key_of("a"), {1});
+  b.offers(offer_of("oak", 1));
+  b.pass(12s);
+  CHECK(b.jobs() == names{"a"});
+  CHECK(b.p.assigned() == 0);
+}
+
+TEST_CASE("adding a job again changes nothing") {
+  bench b;
+  b.add(job_of("a"));
+  b.add(job_of("b"));
+  b.add(job_of("a"));
+  CHECK(b.p.waiting() == 2);
+  b.offers(offer_of("oak", 3));
+  b.add(job_of("a"));
+  CHECK(b.jobs() == names{"a", "b"}); // its age, too, is as it was
+}
+
+TEST_CASE("adding a job again lends it a higher priority, never a lower one") {
+  bench b;
+  b.add(job_of("a", 1, 3));
+  b.add(job_of("b", 1, 4));
+  b.add(job_of("a", 1, 7));
+  b.add(job_of("a", 1, 1));
+  b.offers(offer_of("oak", 2));
+  CHECK(b.jobs() == names{"a", "b"});
+}
+
+TEST_CASE("a job under a newer token takes the place of the older one, and an older one is void") {
+  bench b;
+  b.offers(offer_of("oak", 1));
+  b.add(job_of("a", 2));
+  CHECK(b.p.assigned() == 1);
+  b.add(job_of("a", 3));
+  CHECK(b.p.waiting() == 1);
+  b.add(job_of("a", 1));
+  b.p.on_assigned(key_of("a"), {2}); // late
+  CHECK(b.p.waiting() == 1);
+  b.offers(offer_of("oak", 1));
+  CHECK(b.assigned.size() == 2);
+}
+
+TEST_CASE("a withdrawn job is not placed; a withdrawal under an older token is void") {
+  bench b;
+  b.add(job_of("a", 5));
+  b.p.remove(key_of("a"), {4});
+  CHECK(b.p.waiting() == 1);
+  b.p.remove(key_of("a"), {5});
+  b.p.remove(key_of("a"), {5});
+  b.offers(offer_of("oak", 1));
+  CHECK(b.assigned.empty());
+}
+
+TEST_CASE("what no machine can ever build is told once, with what each machine lacks") {
+  bench b;
+  b.offers(offer_of("arm", 1, {}, "aarch64-linux"));
+  b.offers(offer_of("oak", 1));
+  auto j = job_of("vm");
+  j.features = {"kvm"};
+  b.add(j);
+  b.offers(offer_of("oak", 1));
+  b.pass(1s);
+  CHECK(b.told == names{"vm: no machine can build it: arm has no system 'x86_64-linux'; oak has no feature 'kvm'"});
+}
+
+TEST_CASE("who asks again for what cannot be placed is told again, since the first answer may be lost") {
+  bench b;
+  b.offers(offer_of("oak", 1));
+  auto j = job_of("vm");
+  j.features = {"kvm"};
+  b.add(j);
+  b.add(j);
+  CHECK(b.told.size() == 2);
+}
+
+TEST_CASE("without machines nothing is unplaceable, and a busy machine that fits is enough") {
+  bench b;
+  b.add(job_of("a"));
+  CHECK(b.told.empty());
+  b.offers(offer_of("oak", 0));
+  CHECK(b.told.empty());
+}
+
+TEST_CASE("a job that waits becomes unplaceable when a machine says it lost the feature") {
+  bench b;
+  auto j = job_of("vm");
+  j.features = {"kvm"};
+  b.offers(offer_of("oak", 0, {"kvm"}));
+  b.add(j);
+  b.offers(offer_of("oak", 0));
+  CHECK(b.told.size() == 1);
+}
+
+TEST_CASE("beyond jobs_max a new job is refused, a known one is not") {
+  placement::options o;
+  o.jobs_max = 2;
+  bench b;
+  b.p = placement{o};
+  CHECK(b.add(job_of("a")));
+  CHECK(b.add(job_of("b")));
+  CHECK_FALSE(b.add(job_of("c")));
+  CHECK(b.add(job_of("b")));
+}
+
+// Machines that lose answers, are busy, come and go; graphs that repeat, withdraw and ask under newer tokens.
+TEST_CASE("random farms: one machine per token at a time, no slot twice, and all that fits is placed") {
+  auto base = test::seed_or(1);
+  for (auto seed = base; seed < base + 30; ++seed) {
+    CAPTURE(seed);
+    std::mt19937_64 random{seed};
+    placement p{placement::options{}};
+    time_point now{1h};
+    struct machine {
+      std::uint32_t slots;
+      std::vector<std::string> features;
+      std::set<std::pair<inhash, fence>> running;
+      bool alive = true;
+    };
+    std::map<node_id, machine> machines;
+    for (auto* name : {"ash", "elm", "oak"})
+      machines[{name}] = {static_cast<std::uint32_t>(1 + random() % 3), random() % 2 ? std::vector<std::string>{"kvm"} : std::vector<std::string>{}, {}};
+    machines[{"oak"}].features = {"kvm"};
+    struct pending {
+      node_id node;
+      time_point since;
+    };
+    std::map<std::pair<inhash, fence>, pending> given; // and not answered
+    std::map<node_id, std::int64_t> offered;           // free by its last offer, less what it was given since
+    std::map<inhash, job> wanted;
+    std::set<inhash> placed;
+
+    auto take = [&](placement::effects out) {
+      for (auto& e : out) {
+        auto* a = std::get_if<placement::assign>(&e);
+        if (!a) continue;
+        auto& m = machines.at(a->node);
+        std::pair<inhash, fence> what{a->job.key, a->job.token};
+        REQUIRE(--offered[a->node] >= 0);
+        for (auto& f : a->job.features) REQUIRE(std::count(m.features.begin(), m.features.end(), f) == 1);
+        REQUIRE(wanted.contains(a->job.key));
+        REQUIRE(wanted.at(a->job.key).token == a->job.token);
+        if (auto before = given.find(what); before != given.end()) REQUIRE(now - before->second.since > 10s);
+        given[what] = {a->node, now};
+      }
+    };
+    auto offer_all = [&] {
+      for (auto& [id, m] : machines) {
+        if (!m.alive) continue;
+        auto free = m.slots - std::min<std::uint32_t>(m.slots, static_cast<std::uint32_t>(m.running.size()));
+        placement::effects out;
+        offered[id] = free;
+        p.on_offer({id, {1}, free, m.slots, {"x86_64-linux"}, m.features}, now, out);
+        take(std::move(out));
+      }
+    };
+    auto answer = [&](auto at) {
+      auto [what, g] = *at;
+      given.erase(at);
+      auto& m = machines.at(g.node);
+      placement::effects out;
+      if (m.running.size() < m.slots) {
+        m.running.insert(what);
+        if (wanted.contains(what.first) && wanted.at(what.first).token == what.second) placed.insert(what.first);
+        p.on_assigned(what.first, what.second);
+      } else {
+        offered[g.node] = 0;
+        p.on_refused(what.first, what.second, g.node, now, out);
+      }
+      take(std::move(out));
+    };
+    auto add = [&](const job& j) {
+      placement::effects out;
+      REQUIRE(p.add(j, now, out));
+      take(std::move(out));
+    };
+
+    for (int i = 0; i < 400; ++i) {
+      now += std::chrono::milliseconds(random() % 500);
+      switch (random() % 8) {
+        case 0:
+        case 1: {
+          auto j = job_of("j" + std::to_string(random() % 40), 1, static_cast<std::int32_t>(random() % 3));
+          if (random() % 3 == 0) j.features = {"kvm"};
+          if (wanted.contains(j.key)) break;
+          wanted[j.key] = j;
+          add(j);
+          break;
+        }
+        case 2: // the graph repeats what is still queued
+          for (auto& [k, j] : std::map<inhash, job>(wanted))
+            if (!placed.contains(k)) add(j);
+          break;
+        case 3: offer_all(); break;
+        case 4:
+          if (!given.empty()) answer(given.begin());
+          break;
+        case 5: { // a build ends
+          auto& m = machines[{std::array{"ash", "elm", "oak"}[random() % 3]}];
+          if (!m.running.empty()) m.running.erase(m.running.begin());
+          break;
+        }
+        case 6: { // the lock was lost: a newer token
+          if (wanted.empty()) break;
+          auto& j = std::next(wanted.begin(), static_cast<std::ptrdiff_t>(random() % wanted.size()))->second;
+          ++j.token.value;
+          placed.erase(j.key);
+          add(job{j});
+          break;
+        }
+        case 7: {
+          placement::effects out;
+          p.tick(now, out);
+          take(std::move(out));
+          break;
+        }
+      }
+    }
+    // then all goes well
+    for (int i = 0; i < 200 && placed.size() < wanted.size(); ++i) {
+      now += 1s;
+      for (auto& [id, m] : machines) m.running.clear();
+      offer_all();
+      while (!given.empty()) answer(given.begin());
+      for (auto& [k, j] : std::map<inhash, job>(wanted))
+        if (!placed.contains(k)) add(j);
+    }
+    CHECK(placed.size() == wanted.size());
+  }
+}
