@@ -75,7 +75,7 @@ void ledger_rules::begin_attempt(const ledger::lock_state& row, std::string reas
 ledger::lock_state ledger_rules::let_go(ledger::lock_state row, failure why, const std::string& reason) {
   if (row.phase != ledger::phase::queued) {
     rows_.end_attempt(row.key, row.token, now_ms_, why, cut(reason));
-    if (why == failure::infra) count_death(row);
+    if (why == failure::infra) count_death(row, reason);
   }
   row.phase = ledger::phase::free;
   row.holder = {};
@@ -86,7 +86,7 @@ ledger::lock_state ledger_rules::let_go(ledger::lock_state row, failure why, con
 }
 
 // INV-17
-void ledger_rules::count_death(ledger::lock_state& row) {
+void ledger_rules::count_death(ledger::lock_state& row, const std::string& last) {
   ++row.infra_deaths;
   auto nodes = rows_.death_nodes(row.key);
   if (std::find(nodes.begin(), nodes.end(), row.node) == nodes.end()) {
@@ -98,6 +98,7 @@ void ledger_rules::count_death(ledger::lock_state& row) {
   auto reason = std::to_string(row.infra_deaths) + " attempts ended with their worker or machine, on";
   for (auto& node : nodes)
     reason += " " + node.value;
+  if (!last.empty()) reason += "; the last one: " + last;
   set_failure(row, ledger::failure_record{failure::poisoned, row.token, rows_.last_request_number(), cut(reason), {}});
 }
 

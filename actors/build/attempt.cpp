@@ -171,6 +171,7 @@ attempt::effects attempt::on_tick() {
 
 attempt::effects attempt::finish() {
   stage_ = stage::over;
+  lost_answer_ = false;
   effects out;
   if (!slot_freed_) out.emplace_back(free_slot{});
   slot_freed_ = true;

@@ -1,10 +1,12 @@
 #include "apps/coppiced/node.hpp"
 
 #include "apps/common/files.hpp"
+#include "runtime/log.hpp"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include <cstdlib>
 #include <iostream>
 
 using namespace coppice;
@@ -83,7 +85,11 @@ int run(const command_line& c) {
     std::cout << nlohmann::json{{"listen", ready->listen}, {"http", ready->http}, {"public_key", ready->public_key},
                                 {"node", ready->node}, {"pid", ready->pid}, {"state_dir", ready->state_dir}}
               << std::endl;
-  return node.serve() ? clean : gave_up;
+  if (node.serve()) return clean;
+  // The tree is not to be trusted any more: nothing is ended in order. The kernel ends the builders (INV-11), and the
+  // next start finds everything else in the ledger.
+  rt::log::close();
+  std::_Exit(gave_up);
 }
 
 } // namespace

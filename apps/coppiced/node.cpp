@@ -21,6 +21,7 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstdlib>
 #include <optional>
 #include <thread>
 
@@ -221,8 +222,11 @@ bool node::serve() {
 // Reverse order of start: what stands on something goes first.
 void node::impl::stop() {
   if (state) state->remove_endpoint();
-  if (root && !ended && !rt::shut_down_and_wait(*system, root, stop_timeout))
-    rt::log::error("NODE", "actors did not stop in time");
+  if (root && !rt::shut_down_and_wait(*system, root, stop_timeout)) {
+    rt::log::error("NODE", "actors did not stop in {} s: the process ends without them", stop_timeout.count());
+    rt::log::close();
+    std::_Exit(EXIT_FAILURE); // what they stand on must not go before them
+  }
   if (pool) pool->close();
   root = nullptr;
   bridge.reset();

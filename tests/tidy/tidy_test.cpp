@@ -182,6 +182,7 @@ TEST_CASE("a catch-all only where a crash becomes a report") {
       {"runtime/supervisor.cpp", "a child that cannot be constructed is a failed start"},
       {"runtime/pool.", "a job's exception goes to whoever posted it; the thread lives on"},
       {"messages/wire.cpp", "whatever the parser throws is a bad message"},
+      {"apps/common/console.cpp", "carries the exception of a thread over to main"},
       {"apps/coppiced/main.cpp", "last words before exit"},
       {"apps/coppice/main.cpp", "last words before exit"},
       {"apps/coppice-admin/main.cpp", "last words before exit"},

@@ -12,8 +12,9 @@ using stage = attempt::stage;
 namespace {
 
 std::string name_of(const attempt::effect& e) {
-  static constexpr const char* names[] = {"fetch",   "start",   "run",  "kill",    "pack",    "keep",      "store", "commit",
-                                          "partial", "fail",    "release", "reclaim", "free_slot", "discard", "end"};
+  static constexpr const char* names[] = {"fetch",   "start",   "run",       "kill",    "pack",
+                                          "keep",    "store",   "commit",    "partial", "fail",
+                                          "release", "reclaim", "free_slot", "discard", "end"};
   return names[e.index()];
 }
 
@@ -31,15 +32,21 @@ ledger::lock_state row(std::uint64_t token, ledger::phase p = ledger::phase::fre
   return r;
 }
 
-build_exit success() { return {}; }
+build_exit success() {
+  return {};
+}
 build_exit failed(failure kind = failure::build_failed) {
   build_exit e;
   e.failure = kind;
   e.reason = "it broke";
   return e;
 }
-error lost() { return {ec::restarted, "the lock manager died"}; }
-error stale() { return {ec::stale, "another token"}; }
+error lost() {
+  return {ec::restarted, "the lock manager died"};
+}
+error stale() {
+  return {ec::stale, "another token"};
+}
 
 /// An attempt under the coordinator's token 7, and in words what it said last.
 struct life {
@@ -52,7 +59,8 @@ struct life {
   }
   std::vector<std::string> said() const {
     std::vector<std::string> names;
-    for (auto& e : last) names.push_back(name_of(e));
+    for (auto& e : last)
+      names.push_back(name_of(e));
     return names;
   }
   template <class T>
@@ -305,42 +313,43 @@ TEST_CASE("any events in any order: the builder runs at most once, the slot is f
       REQUIRE(over == (a.at() == stage::over));
     };
     auto any_error = [&]() -> error {
-      static constexpr ec codes[] = {ec::stale,     ec::session_over, ec::not_owner,  ec::not_found, ec::ledger_regressed,
-                                     ec::conflict,  ec::invalid,      ec::upload_again, ec::restarted, ec::deadline,
-                                     ec::overloaded, ec::unavailable};
+      static constexpr ec codes[] = {
+          ec::stale,   ec::session_over, ec::not_owner, ec::not_found, ec::ledger_regressed, ec::conflict,
+          ec::invalid, ec::upload_again, ec::restarted, ec::deadline,  ec::overloaded,       ec::unavailable};
       return {codes[random() % std::size(codes)], "x"};
     };
     take(a.begin());
     for (int i = 0; i < 60; ++i) {
       switch (random() % 14) {
-        case 0: take(a.on_fetched()); break;
-        case 1: take(a.on_fetch_failed(any_error())); break;
-        case 2: take(a.on_token({++token})); break;
-        case 3: take(a.on_exited(random() % 2 ? success() : failed(), {})); break;
-        case 4: take(a.on_packed(outputs())); break;
-        case 5: take(a.on_rejected(random() % 2 ? failure::infra : failure::output_rejected, "x")); break;
-        case 6: take(a.on_kept()); break;
-        case 7: take(a.on_stored(outputs(random() % 3))); break;
-        case 8: take(a.on_store_failed()); break;
-        case 9: take(a.on_settled()); break;
-        case 10: take(a.on_refused(any_error())); break;
-        case 11: take(a.on_row(row(token + random() % 3))); break;
-        default: take(a.on_tick()); break;
+      case 0: take(a.on_fetched()); break;
+      case 1: take(a.on_fetch_failed(any_error())); break;
+      case 2: take(a.on_token({++token})); break;
+      case 3: take(a.on_exited(random() % 2 ? success() : failed(), {})); break;
+      case 4: take(a.on_packed(outputs())); break;
+      case 5: take(a.on_rejected(random() % 2 ? failure::infra : failure::output_rejected, "x")); break;
+      case 6: take(a.on_kept()); break;
+      case 7: take(a.on_stored(outputs(random() % 3))); break;
+      case 8: take(a.on_store_failed()); break;
+      case 9: take(a.on_settled()); break;
+      case 10: take(a.on_refused(any_error())); break;
+      case 11: take(a.on_row(row(token + random() % 3))); break;
+      default: take(a.on_tick()); break;
       }
     }
     // then each order is carried out
-    for (int i = 0; i < 100 && !over; ++i) switch (a.at()) {
-        case stage::fetching: take(a.on_fetched()); break;
-        case stage::starting:
-        case stage::reclaiming: take(a.on_token({++token})); break;
-        case stage::building: take(a.on_exited(success(), {})); break;
-        case stage::packing: take(a.on_packed(outputs())); break;
-        case stage::keeping: take(a.on_kept()); break;
-        case stage::storing: take(a.on_stored(outputs(1))); break;
-        case stage::committing:
-        case stage::failing:
-        case stage::releasing: take(a.on_settled()); break;
-        case stage::over: break;
+    for (int i = 0; i < 100 && !over; ++i)
+      switch (a.at()) {
+      case stage::fetching: take(a.on_fetched()); break;
+      case stage::starting:
+      case stage::reclaiming: take(a.on_token({++token})); break;
+      case stage::building: take(a.on_exited(success(), {})); break;
+      case stage::packing: take(a.on_packed(outputs())); break;
+      case stage::keeping: take(a.on_kept()); break;
+      case stage::storing: take(a.on_stored(outputs(1))); break;
+      case stage::committing:
+      case stage::failing:
+      case stage::releasing: take(a.on_settled()); break;
+      case stage::over: break;
       }
     CHECK(said["end"] == 1);
     CHECK(said["discard"] == 1);

@@ -10,7 +10,9 @@ namespace {
 
 using time_point = lease::time_point;
 
-time_point at(std::chrono::milliseconds d) { return time_point{1h + d}; }
+time_point at(std::chrono::milliseconds d) {
+  return time_point{1h + d};
+}
 
 session_id session(std::uint8_t n) {
   session_id s;
@@ -44,17 +46,19 @@ TEST_CASE("the holder stops before the ledger lets another begin") {
   lease_times t;
   lease holder{t};
   lease_table table{t};
-  holder.on_acknowledged(at(0ms)); // sent
+  holder.on_acknowledged(at(0ms));  // sent
   table.renew(session(1), at(0ms)); // heard at the earliest moment possible
   auto over = at(0ms);
-  while (table.expired(over).empty()) over += 1s;
+  while (table.expired(over).empty())
+    over += 1s;
   CHECK(holder.deadline() + t.guard <= over);
 }
 
 TEST_CASE("a session that is not renewed ends once") {
   lease_table table{lease_times{}};
   table.renew(session(1), at(0ms));
-  for (auto t = 0ms; t < 30'000ms; t += 5'000ms) CHECK(table.expired(at(t)).empty());
+  for (auto t = 0ms; t < 30'000ms; t += 5'000ms)
+    CHECK(table.expired(at(t)).empty());
   CHECK(table.expired(at(30'000ms)) == std::vector{session(1)});
   CHECK(table.expired(at(35'000ms)).empty());
 }
@@ -76,7 +80,8 @@ TEST_CASE("a ledger that stood still ends nobody's lease for what it could not h
   CHECK(table.expired(at(5'000ms)).empty());
   CHECK(table.expired(at(600'000ms)).empty()); // stopped, or the machine slept
   CHECK(table.expired(at(605'000ms)).empty());
-  for (auto t = 610'000ms; t < 630'000ms; t += 5'000ms) CHECK(table.expired(at(t)).empty());
+  for (auto t = 610'000ms; t < 630'000ms; t += 5'000ms)
+    CHECK(table.expired(at(t)).empty());
   CHECK(table.expired(at(630'000ms)) == std::vector{session(1)}); // a whole lease, then
 }
 

@@ -16,7 +16,8 @@ using time_point = placement::time_point;
 
 inhash key_of(const std::string& name) {
   inhash k;
-  for (std::size_t i = 0; i < name.size() && i < 32; ++i) k.bytes[i] = static_cast<std::uint8_t>(name[i]);
+  for (std::size_t i = 0; i < name.size() && i < 32; ++i)
+    k.bytes[i] = static_cast<std::uint8_t>(name[i]);
   return k;
 }
 
@@ -79,7 +80,8 @@ struct bench {
   }
   std::vector<std::string> jobs() const {
     std::vector<std::string> names;
-    for (auto& [node, name] : assigned) names.push_back(name);
+    for (auto& [node, name] : assigned)
+      names.push_back(name);
     return names;
   }
 };
@@ -338,7 +340,9 @@ TEST_CASE("random farms: one machine per token at a time, no slot twice, and all
     };
     std::map<node_id, machine> machines;
     for (auto* name : {"ash", "elm", "oak"})
-      machines[{name}] = {static_cast<std::uint32_t>(1 + random() % 3), random() % 2 ? std::vector<std::string>{"kvm"} : std::vector<std::string>{}, {}};
+      machines[{name}] = {static_cast<std::uint32_t>(1 + random() % 3),
+                          random() % 2 ? std::vector<std::string>{"kvm"} : std::vector<std::string>{},
+                          {}};
     machines[{"oak"}].features = {"kvm"};
     struct pending {
       node_id node;
@@ -356,7 +360,8 @@ TEST_CASE("random farms: one machine per token at a time, no slot twice, and all
         auto& m = machines.at(a->node);
         std::pair<inhash, fence> what{a->job.key, a->job.token};
         REQUIRE(--offered[a->node] >= 0);
-        for (auto& f : a->job.features) REQUIRE(std::count(m.features.begin(), m.features.end(), f) == 1);
+        for (auto& f : a->job.features)
+          REQUIRE(std::count(m.features.begin(), m.features.end(), f) == 1);
         REQUIRE(wanted.contains(a->job.key));
         REQUIRE(wanted.at(a->job.key).token == a->job.token);
         if (auto before = given.find(what); before != given.end()) REQUIRE(now - before->second.since > 10s);
@@ -397,50 +402,52 @@ TEST_CASE("random farms: one machine per token at a time, no slot twice, and all
     for (int i = 0; i < 400; ++i) {
       now += std::chrono::milliseconds(random() % 500);
       switch (random() % 8) {
-        case 0:
-        case 1: {
-          auto j = job_of("j" + std::to_string(random() % 40), 1, static_cast<std::int32_t>(random() % 3));
-          if (random() % 3 == 0) j.features = {"kvm"};
-          if (wanted.contains(j.key)) break;
-          wanted[j.key] = j;
-          add(j);
-          break;
-        }
-        case 2: // the graph repeats what is still queued
-          for (auto& [k, j] : std::map<inhash, job>(wanted))
-            if (!placed.contains(k)) add(j);
-          break;
-        case 3: offer_all(); break;
-        case 4:
-          if (!given.empty()) answer(given.begin());
-          break;
-        case 5: { // a build ends
-          auto& m = machines[{std::array{"ash", "elm", "oak"}[random() % 3]}];
-          if (!m.running.empty()) m.running.erase(m.running.begin());
-          break;
-        }
-        case 6: { // the lock was lost: a newer token
-          if (wanted.empty()) break;
-          auto& j = std::next(wanted.begin(), static_cast<std::ptrdiff_t>(random() % wanted.size()))->second;
-          ++j.token.value;
-          placed.erase(j.key);
-          add(job{j});
-          break;
-        }
-        case 7: {
-          placement::effects out;
-          p.tick(now, out);
-          take(std::move(out));
-          break;
-        }
+      case 0:
+      case 1: {
+        auto j = job_of("j" + std::to_string(random() % 40), 1, static_cast<std::int32_t>(random() % 3));
+        if (random() % 3 == 0) j.features = {"kvm"};
+        if (wanted.contains(j.key)) break;
+        wanted[j.key] = j;
+        add(j);
+        break;
+      }
+      case 2: // the graph repeats what is still queued
+        for (auto& [k, j] : std::map<inhash, job>(wanted))
+          if (!placed.contains(k)) add(j);
+        break;
+      case 3: offer_all(); break;
+      case 4:
+        if (!given.empty()) answer(given.begin());
+        break;
+      case 5: { // a build ends
+        auto& m = machines[{std::array{"ash", "elm", "oak"}[random() % 3]}];
+        if (!m.running.empty()) m.running.erase(m.running.begin());
+        break;
+      }
+      case 6: { // the lock was lost: a newer token
+        if (wanted.empty()) break;
+        auto& j = std::next(wanted.begin(), static_cast<std::ptrdiff_t>(random() % wanted.size()))->second;
+        ++j.token.value;
+        placed.erase(j.key);
+        add(job{j});
+        break;
+      }
+      case 7: {
+        placement::effects out;
+        p.tick(now, out);
+        take(std::move(out));
+        break;
+      }
       }
     }
     // then all goes well
     for (int i = 0; i < 200 && placed.size() < wanted.size(); ++i) {
       now += 1s;
-      for (auto& [id, m] : machines) m.running.clear();
+      for (auto& [id, m] : machines)
+        m.running.clear();
       offer_all();
-      while (!given.empty()) answer(given.begin());
+      while (!given.empty())
+        answer(given.begin());
       for (auto& [k, j] : std::map<inhash, job>(wanted))
         if (!placed.contains(k)) add(j);
     }

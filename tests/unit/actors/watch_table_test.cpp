@@ -59,7 +59,8 @@ TEST_CASE("removing what is not watched changes nothing") {
 
 TEST_CASE("an inhash has at most watchers_per_key_max watchers") {
   watch_table<int> t;
-  for (std::size_t i = 0; i < t.watchers_per_key_max; ++i) REQUIRE(t.add(key(1), static_cast<int>(i)));
+  for (std::size_t i = 0; i < t.watchers_per_key_max; ++i)
+    REQUIRE(t.add(key(1), static_cast<int>(i)));
   CHECK_FALSE(t.add(key(1), -1));
   CHECK_FALSE(t.knows(-1));
   CHECK(t.add(key(1), 0)); // is there already
@@ -76,13 +77,14 @@ TEST_CASE("a watch table agrees with a plain set of pairs, and keeps nothing of 
     auto k = key(static_cast<std::uint8_t>(random() % 8));
     auto w = static_cast<int>(random() % 8);
     switch (random() % 4) {
-      case 0:
-      case 1: t.add(k, w), model.emplace(k, w); break;
-      case 2: t.remove(k, w), model.erase({k, w}); break;
-      case 3: t.remove(w), std::erase_if(model, [&](auto& p) { return p.second == w; }); break;
+    case 0:
+    case 1: t.add(k, w), model.emplace(k, w); break;
+    case 2: t.remove(k, w), model.erase({k, w}); break;
+    case 3: t.remove(w), std::erase_if(model, [&](auto& p) { return p.second == w; }); break;
     }
     std::set<inhash> keys;
-    for (auto& p : model) keys.insert(p.first);
+    for (auto& p : model)
+      keys.insert(p.first);
     REQUIRE(t.keys() == keys.size());
     std::vector<int> of_k;
     for (auto& p : model)
