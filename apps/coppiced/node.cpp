@@ -10,6 +10,7 @@
 #include "runtime/random.hpp"
 #include "runtime/signals.hpp"
 #include "store/directory_blob_store.hpp"
+#include "store/files.hpp"
 
 #include <caf/actor_system.hpp>
 #include <caf/actor_system_config.hpp>
@@ -33,6 +34,7 @@ using namespace std::chrono_literals;
 
 /// Jobs of the pool that may wait; each is a piece of one build.
 constexpr std::size_t pool_queue_max = 65'536;
+constexpr std::uint64_t stray_log_bytes_max = std::uint64_t{1} << 30;
 constexpr auto start_timeout = 30s;
 constexpr auto stop_timeout = 20s;
 
@@ -65,6 +67,17 @@ std::optional<rt::process_user> builder_user(const fs::path& state_dir) {
     }
   }
   return nixbld;
+}
+
+/// Logs of attempts that an earlier process could not end go where all others are.
+expected<void> keep_logs(const fs::path& dir, store::blob_store& blobs) {
+  for (auto& entry : fs::directory_iterator(dir)) {
+    auto log = store::read_file(entry.path(), stray_log_bytes_max);
+    if (!log) return tl::unexpected(log.error());
+    if (auto done = blobs.put("attempts/" + entry.path().filename().string(), *log); !done) return done;
+    if (auto done = store::remove_file(entry.path()); !done) return done;
+  }
+  return {};
 }
 
 /// One path component that identifies the state directory among others on this machine.
@@ -124,6 +137,7 @@ expected<void> node::impl::open_stores() {
   auto journal = store::kept_journal::open(dir / "kept");
   if (!journal) return tl::unexpected(journal.error());
   kept.emplace(std::move(*journal));
+  if (auto done = keep_logs(dir / "running", *blobs); !done) rt::log::warn("NODE", "{}", done.error().what);
   cgroups = std::make_unique<rt::cgroup_root>(group_name(dir));
   return cgroups->sweep(); // builders of an earlier process (INV-11)
 }

@@ -241,9 +241,10 @@ TEST_CASE("more uploads at once than allowed are told to come again") {
   int fd = site.connect();
   REQUIRE(::send(fd, head.data(), head.size(), 0) > 0);
   auto status = 0;
-  for (int i = 0; i < 100 && status != 503; ++i) { // until the first has begun
+  for (int i = 0; i < 1000 && status != 503; ++i) { // until the first has begun
     auto r = site.put(source_url(s), s.exported, ticket);
     status = r ? r->status : 0;
+    std::this_thread::sleep_for(10ms);
   }
   CHECK(status == 503);
   ::close(fd);
