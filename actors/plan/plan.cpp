@@ -213,7 +213,8 @@ void plan::on_awaited(std::uint32_t i, const lock_state& row, effects& out) {
     case phase::free:
       s.told_building = false;
       move(i, life::ready);
-      if (begun_) get_ready(i, out);
+      // after a death not at once, or a full disk uses up every try within a second (INV-17): see repeat()
+      if (begun_ && row.infra_deaths == 0) get_ready(i, out);
       break;
     case phase::queued:
       if (s.at != life::queued || row.token != s.token) move(i, life::waiting);

@@ -258,6 +258,18 @@ TEST_CASE("a worker that died gives the step back, and it is placed again") {
   CHECK(f.over == request_state::succeeded);
 }
 
+TEST_CASE("after a death the step is tried again, but not at once") {
+  farm f("app");
+  f.start();
+  f.building("app");
+  f.row("app").phase = phase::free;
+  f.row("app").infra_deaths = 1;
+  f.run(f.p.on_rows({f.row("app")}));
+  CHECK(f.placed == names{"app"});
+  f.run(f.p.repeat());
+  CHECK(f.placed == names{"app", "app"});
+}
+
 TEST_CASE("late news of an older token changes nothing") {
   farm f("app");
   f.start();
