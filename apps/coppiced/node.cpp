@@ -94,6 +94,8 @@ struct node::impl {
   expected<void> start_actors();
   template <class T, class Handle, class... Ts>
   expected<T> ask(const Handle& to, Ts... xs);
+  /// Why an actor does not serve: the reason of its last end, else what its reference says.
+  tl::unexpected<error> not_started(const std::string& what, const std::string& path, const error& e) const;
   void stop();
 
   rt::signals signals;
@@ -199,6 +201,12 @@ expected<T> node::impl::ask(const Handle& to, Ts... xs) {
   return result;
 }
 
+tl::unexpected<error> node::impl::not_started(const std::string& what, const std::string& path, const error& e) const {
+  for (auto& actor : directory->describe())
+    if (actor.path == path && !actor.last_exit.empty()) return fail(e.code, "cannot " + what + ": " + actor.last_exit);
+  return fail(e.code, "cannot " + what + ": " + e.what);
+}
+
 expected<node_ready> node::start() {
   auto& n = *impl_;
   auto level = rt::log::parse_level(n.settings.log_level);
@@ -211,10 +219,13 @@ expected<node_ready> node::start() {
   n.state.emplace(std::move(*state));
   if (auto done = n.open_stores(); !done) return tl::unexpected(done.error());
   if (auto done = n.start_actors(); !done) return tl::unexpected(done.error());
+  auto root = "/" + n.state->node_name();
+  auto open = n.ask<session_info>(n.directory->find_as<session_actor>(root + "/lock/session"), atom::get_v);
+  if (!open) return n.not_started("open the ledger", root + "/lock/ledger", open.error());
   auto http = n.ask<std::string>(n.tree->cache, atom::get_v);
-  if (!http) return fail(http.error().code, "cannot serve the binary cache on " + n.settings.http + ": " + http.error().what);
+  if (!http) return n.not_started("serve the binary cache on " + n.settings.http, root + "/deliver/cache-server", http.error());
   auto listen = n.ask<std::string>(*n.bridge, atom::get_v);
-  if (!listen) return fail(listen.error().code, "cannot listen on " + n.settings.listen + ": " + listen.error().what);
+  if (!listen) return n.not_started("listen on " + n.settings.listen, root + "/bridge", listen.error());
   if (auto done = n.state->write_endpoint(*listen, *http); !done) return tl::unexpected(done.error());
   rt::log::info("NODE", "node serves name={} listen={} http={} state_dir={}", n.state->node_name(), *listen, *http,
                 n.state->path().string());

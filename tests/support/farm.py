@@ -3,6 +3,7 @@ started is ended by its pid, and when a test fails the end of each daemon's log 
 
 The programs are those in the directory $COPPICE_BIN (build/bin)."""
 
+import atexit
 import base64
 import ctypes
 import json
@@ -165,7 +166,7 @@ class Done:
 class Running:
     """A program that was started and whose output goes to files."""
 
-    def __init__(self, argv, env, cwd, out, err, signals_reset=False):
+    def __init__(self, argv, env, cwd, out, err):
         self.argv, self.out_file, self.err_file = argv, out, err
         with open(out, "wb") as o, open(err, "ab") as e:
             self.process = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=o, stderr=e,
@@ -206,6 +207,7 @@ class Scratch:
         self.path = os.path.realpath(tempfile.mkdtemp(prefix="coppice-test-"))
         os.chmod(self.path, 0o755)
         self.started, self.count = [], 0
+        atexit.register(self.close)  # unittest has no cleanup for a test that is interrupted
         self.env = {k: v for k, v in os.environ.items()
                     if not k.lower().endswith("_proxy") and not k.startswith(("NIX_", "COPPICE_", "XDG_"))}
         for name in ("home", "cache", "data", "work", "out"):
@@ -227,6 +229,7 @@ class Scratch:
         return self.start(argv, env).end(seconds)
 
     def close(self):
+        atexit.unregister(self.close)
         for program in reversed(self.started):
             program.kill()
         for folder, dirs, _ in os.walk(self.path):  # store objects are read-only
@@ -464,4 +467,5 @@ def main():
     for name in ("coppiced", "coppice", "coppice-admin", "coppice-exec"):
         if not os.access(os.path.join(BIN, name), os.X_OK):
             sys.exit(f"there is no {name} in {BIN}; name the directory of the programs in COPPICE_BIN")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     unittest.main(verbosity=2)
