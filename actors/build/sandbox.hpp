@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-/// What a builder finds around it (nix.md 2.1, 2.2), decided without touching anything.
+/// What a builder finds around it, decided without touching anything.
 namespace coppice::actors {
 
 /// A host path that every builder sees, read-only.
