@@ -39,8 +39,6 @@ public:
   explicit lease_table(lease_times t) : times_(t) {}
   /// A keep-alive or the opening of this session was heard at `now`.
   void renew(const session_id& session, time_point now) { heard_[session] = now; }
-  /// The session is superseded.
-  void forget(const session_id& session) { heard_.erase(session); }
   /// Sessions whose lease is over; they are forgotten here. To be asked every renew_interval: if the last time was
   /// long ago, nobody could be heard, and every lease begins anew.
   std::vector<session_id> expired(time_point now);

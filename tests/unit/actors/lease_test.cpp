@@ -84,10 +84,3 @@ TEST_CASE("a ledger that stood still ends nobody's lease for what it could not h
     CHECK(table.expired(at(t)).empty());
   CHECK(table.expired(at(630'000ms)) == std::vector{session(1)}); // a whole lease, then
 }
-
-TEST_CASE("a forgotten session is not ended") {
-  lease_table table{lease_times{}};
-  table.renew(session(1), at(0ms));
-  table.forget(session(1));
-  CHECK(table.expired(at(60'000ms)).empty());
-}
