@@ -1,5 +1,6 @@
 """Whatever actor is cut down grows again: each one, each supervisor with all below it, the root with the next process."""
 
+import concurrent.futures
 import fnmatch
 import os
 import sys
@@ -15,13 +16,18 @@ class KilledActor(farm.TestCase):
     """Each actor is killed while a builder runs; the build succeeds all the same."""
 
     GRAPH = 'let first = step "first" "sleep 2; echo > $out"; in step "second" "sleep 1; cat ${first} > $out"'
+    AT_ONCE = 6  # nodes; most of the time they wait
 
-    def during_build(self, drv, act):
-        """Has a fresh node build it, calls act(node, the root's path) while the first builder runs; the build succeeds."""
-        node = farm.Farm(self.scratch, state=self.scratch.file(f"state-{len(self.scratch.started)}")).start()
+    def during_build(self, act):
+        """Has a fresh node build GRAPH, calls act(node, the root's path) while the first builder runs; the build
+        succeeds. Several may run at once."""
+        word = farm.new_word()
+        place = farm.new_word()
+        drv, = self.instantiate(self.GRAPH, name=place, word=word)
+        node = farm.Farm(self.scratch, state=self.scratch.file(place)).start()
         try:
             client = node.build(drv, start=True)
-            self.builders(node)
+            self.builders(node, word=word)
             act(node, next(iter(node.actors())))
             self.ends_with(client.end(HANG_S), OK)
         except AssertionError:
@@ -29,9 +35,9 @@ class KilledActor(farm.TestCase):
             raise
         finally:
             node.kill()
-            farm.wait_until("builders end", lambda: not farm.with_word(self.word))
+            farm.wait_until("builders end", lambda: not farm.with_word(word))
 
-    def paths(self, drv):
+    def paths(self):
         """Of all actors below the root, as they are while a builder runs; those of requests as '…/graphs/*'."""
         found = []
 
@@ -40,21 +46,25 @@ class KilledActor(farm.TestCase):
                 path = path.removeprefix(root)
                 found.append("/coord/graphs/*" if path.startswith("/coord/graphs/") else path)
 
-        self.during_build(drv, look)
+        self.during_build(look)
         return [path for path in found if path]
 
     def every_actor_killed_once(self, *how):
-        drv, = self.instantiate(self.GRAPH)
-        paths = self.paths(drv)
+        paths = self.paths()
         for expected in ("/lock/ledger", "/coord/graphs/*", "/work/workers/first.1.exec", "/deliver/publisher", "/bridge"):
             self.assertIn(expected, paths)
-        for path in paths:
-            with self.subTest(path=path):
-                def kill(node, root):
-                    real = next(p for p in node.actors() if fnmatch.fnmatchcase(p, root + path))
-                    self.ends_with(node.admin("kill", real, *how), OK)
 
-                self.during_build(drv, kill)
+        def outlives(path):
+            def kill(node, root):
+                real = next(p for p in node.actors() if fnmatch.fnmatchcase(p, root + path))
+                self.ends_with(node.admin("kill", real, *how), OK)
+
+            self.during_build(kill)
+
+        with concurrent.futures.ThreadPoolExecutor(self.AT_ONCE) as threads:
+            for path, outcome in [(path, threads.submit(outlives, path)) for path in paths]:
+                with self.subTest(path=path):
+                    outcome.result()
 
     def test_every_actor_may_be_killed_once(self):
         self.every_actor_killed_once()

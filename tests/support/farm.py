@@ -6,6 +6,7 @@ The programs are those in the directory $COPPICE_BIN (build/bin)."""
 import atexit
 import base64
 import ctypes
+import functools
 import json
 import os
 import secrets
@@ -17,6 +18,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import urllib.request
@@ -142,6 +144,11 @@ def with_word(word):
     return {(p, start): command for p, (_, start, command) in processes().items() if has(p, command)}
 
 
+def new_word():
+    """Unlike any other, and good as a name."""
+    return "coppice" + secrets.token_hex(6)
+
+
 def still_there(some):
     now = {(p, start) for p, (_, start, _) in processes().items()}
     return {who: command for who, command in some.items() if who in now}
@@ -206,7 +213,7 @@ class Scratch:
     def __init__(self):
         self.path = os.path.realpath(tempfile.mkdtemp(prefix="coppice-test-"))
         os.chmod(self.path, 0o755)
-        self.started, self.count = [], 0
+        self.started, self.count, self.lock = [], 0, threading.Lock()
         atexit.register(self.close)  # unittest has no cleanup for a test that is interrupted
         self.env = {k: v for k, v in os.environ.items()
                     if not k.lower().endswith("_proxy") and not k.startswith(("NIX_", "COPPICE_", "XDG_"))}
@@ -218,8 +225,9 @@ class Scratch:
         return os.path.join(self.path, *parts)
 
     def start(self, argv, env=None):
-        self.count += 1
-        name = f"{self.count}-{os.path.basename(argv[0])}"
+        with self.lock:
+            self.count += 1
+            name = f"{self.count}-{os.path.basename(argv[0])}"
         program = Running(list(argv), {**self.env, **(env or {})}, self.file("work"), self.file("out", name + ".out"),
                           self.file("out", name + ".err"))
         self.started.append(program)
@@ -404,8 +412,13 @@ class TestCase(unittest.TestCase):
 
     def setUp(self):
         self.scratch = Scratch()
+        self.word = new_word()
         self.addCleanup(self.scratch.close)
         self.addCleanup(self._keep_logs)
+
+    @functools.cached_property
+    def nix(self):
+        return Nix(self.scratch, "eval")
 
     def keep_log(self, daemon):
         """Shows the end of this log alone if the test fails, not those of all daemons."""
@@ -420,12 +433,11 @@ class TestCase(unittest.TestCase):
     def new_farm(self, **options):
         return Farm(self.scratch, **options).start()
 
-    def expression(self, text, name="graph"):
-        """A file with that Nix expression, in which `step NAME SCRIPT` is a derivation and `word` is unlike any other
-        test's words: the processes of its builders are found by it."""
-        self.word = getattr(self, "word", None) or "coppice" + secrets.token_hex(6)
+    def expression(self, text, name="graph", word=None):
+        """A file with that Nix expression, in which `step NAME SCRIPT` is a derivation and `word` (the test's own, if
+        none is given) is unlike any other: the processes of its builders are found by it."""
         head = f'''let
-  word = "{self.word}";
+  word = "{word or self.word}";
   make = more: name: script: derivation ({{
     inherit name; system = "{SYSTEM}"; builder = "/bin/sh"; args = [ "-ec" script ]; PATH = "/usr/bin:/bin"; inherit word;
   }} // more);
@@ -434,11 +446,9 @@ in
 '''
         return write(self.scratch.file("work", name + ".nix"), head + text)
 
-    def instantiate(self, text, *argv, name="graph"):
+    def instantiate(self, text, *argv, name="graph", word=None):
         """The .drv files of an expression, in a store of their own."""
-        if not hasattr(self, "nix"):
-            self.nix = Nix(self.scratch, "eval")
-        return self.nix.instantiate(self.expression(text, name), *argv)
+        return self.nix.instantiate(self.expression(text, name, word), *argv)
 
     def ends_with(self, done, code):
         self.assertEqual(done.code, code, str(done))
@@ -455,11 +465,11 @@ in
         wait_until(f"builders end: {list(some.values())}",
                    lambda: not still_there(some) and not with_word(self.word), seconds)
 
-    def builders(self, farm, count=1):
+    def builders(self, farm, count=1, word=None):
         """Waits until that many builders run; all processes below the daemon."""
-        wait_until(f"{count} builders run", lambda: len(with_word(self.word)) >= count)
+        wait_until(f"{count} builders run", lambda: len(with_word(word or self.word)) >= count)
         found = descendants(farm.daemon.pid)
-        self.assertTrue(set(found) & set(with_word(self.word)), "builders are not below coppiced")
+        self.assertTrue(set(found) & set(with_word(word or self.word)), "builders are not below coppiced")
         return found
 
 
