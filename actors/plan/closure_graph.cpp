@@ -89,4 +89,13 @@ job closure_graph::make_job(std::uint32_t node) const {
   return j;
 }
 
+std::optional<std::uint32_t> closure_graph::producer(const nix::store_path& path) const {
+  auto text = '"' + path.to_string() + '"';
+  for (std::uint32_t i = 0; i < details_.size(); ++i) {
+    std::string_view outputs = details_[i].aterm; // they come first
+    if (outputs.substr(0, outputs.find("],[")).find(text) != outputs.npos) return i;
+  }
+  return {};
+}
+
 } // namespace coppice::actors

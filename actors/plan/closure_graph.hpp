@@ -26,6 +26,9 @@ public:
   /// The sources a node names.
   const std::vector<nix::store_path>& sources(std::uint32_t node) const { return details_[node].sources; }
 
+  /// The node that this path is an output of, if any is. Looks at all of them.
+  std::optional<std::uint32_t> producer(const nix::store_path& path) const;
+
 private:
   struct detail {
     std::string aterm;

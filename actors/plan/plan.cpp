@@ -118,6 +118,59 @@ plan::effects plan::on_unplaceable(const inhash& key, const std::string& why) {
   return out;
 }
 
+plan::effects plan::on_vanished(const inhash& user, std::optional<std::uint32_t> producer) {
+  effects out;
+  if (over_ || !begun_) return out; // existence is being asked anyway
+  std::vector<inhash> asks;
+  bool lacking = false;
+  for (auto i : nodes_of(user)) {
+    if (!want_again(i, out)) continue;
+    lacking = discovering_ = true;
+    if (producer) wait_for(i, *producer);
+  }
+  if (lacking && producer) lose(*producer, asks, out);
+  if (!asks.empty()) out.emplace_back(ask{std::move(asks)});
+  check_discovered(out);
+  check_over(out);
+  return out;
+}
+
+/// False if it is being built or is at its end: nothing can be done for it, or need not.
+bool plan::want_again(std::uint32_t i, effects& out) {
+  auto at = steps_[i].at;
+  if (at < life::wanted || at >= life::building) return false;
+  if (at == life::queued) out.emplace_back(release{i, steps_[i].token});
+  move(i, life::wanted); // an acquire that is granted now is released
+  return true;
+}
+
+void plan::wait_for(std::uint32_t user, std::uint32_t producer) {
+  auto has = [&](auto& all) { return std::find(all.begin(), all.end(), user) != all.end(); };
+  if (has(dependants_[producer]) || has(late_dependants_[producer])) return;
+  late_dependants_[producer].push_back(user);
+  if (steps_[producer].at != life::done) ++steps_[user].waits;
+}
+
+/// What the producer and those that share its inhash made is not there any more: existence is asked as at the start.
+void plan::lose(std::uint32_t producer, std::vector<inhash>& asks, effects& out) {
+  for (auto i : nodes_of(nodes_[producer].key)) {
+    auto& s = steps_[i];
+    if (s.at == life::failed || s.at == life::not_attempted) abandon_dependants(i, out);
+    if (s.at == life::unknown) ask_for(i, asks);
+    if (s.at != life::done) continue;
+    for_dependants(i, [&](auto d) {
+      if (!steps_[d].was_wanted || steps_[d].at >= life::done) return;
+      ++steps_[d].waits;
+      want_again(d, out);
+    });
+    ask_for(i, asks);
+    --counts_.total;
+    s.was_wanted = s.told_building = false;
+    s.token = {};
+    discovering_ = true;
+  }
+}
+
 plan::effects plan::stop() {
   effects out;
   end(request_state::cancelled, out);
@@ -186,6 +239,8 @@ void plan::want(std::uint32_t i, std::vector<inhash>& asks) {
   ++counts_.total;
   ++open_;
   steps_[i].was_wanted = true;
+  steps_[i].waits = 0;
+  for (auto& [producer, users] : late_dependants_) std::erase(users, i);
   move(i, life::wanted);
   for (auto input : nodes_[i].inputs) {
     if (steps_[input].at != life::done) ++steps_[i].waits;
@@ -237,6 +292,7 @@ void plan::on_awaited(std::uint32_t i, const lock_state& row, effects& out) {
 }
 
 void plan::get_ready(std::uint32_t i, effects& out) {
+  if (steps_[i].waits > 0) return move(i, life::wanted); // an input vanished while it was being built
   move(i, life::ready);
   if (!nodes_[i].refused.empty())
     return fail_step(i, {nodes_[i].drv, nodes_[i].key, {}, failure::unsupported, nodes_[i].refused, {}}, out);
@@ -257,10 +313,19 @@ void plan::finish_step(std::uint32_t i, effects& out) {
   if (wanted) --open_;
   move(i, life::done);
   if (wanted) out.emplace_back(tell{event_of(i)});
-  for (auto d : dependants_[i])
+  for_dependants(i, [&](auto d) {
     if (steps_[d].was_wanted && steps_[d].waits > 0 && --steps_[d].waits == 0 && begun_ && !over_ &&
         steps_[d].at == life::wanted)
       get_ready(d, out);
+  });
+}
+
+template <class Each>
+void plan::for_dependants(std::uint32_t i, Each each) {
+  for (auto d : dependants_[i]) each(d);
+  if (late_dependants_.empty()) return;
+  if (auto late = late_dependants_.find(i); late != late_dependants_.end())
+    for (auto d : late->second) each(d);
 }
 
 void plan::fail_step(std::uint32_t i, failed_step why, effects& out) {
@@ -283,8 +348,8 @@ void plan::abandon_dependants(std::uint32_t i, effects& out) {
   while (!todo.empty()) {
     auto from = todo.back();
     todo.pop_back();
-    for (auto d : dependants_[from]) {
-      if (steps_[d].at != life::wanted) continue;
+    for_dependants(from, [&](auto d) {
+      if (steps_[d].at != life::wanted) return;
       --open_;
       steps_[d].kind = failure::dependency_failed;
       move(d, life::not_attempted);
@@ -293,7 +358,7 @@ void plan::abandon_dependants(std::uint32_t i, effects& out) {
       e.text = nodes_[i].drv.to_string() + " failed";
       out.emplace_back(tell{std::move(e)});
       todo.push_back(d);
-    }
+    });
   }
 }
 

@@ -91,6 +91,10 @@ public:
   effects on_unplaceable(const inhash& key, const std::string& why);
   /// The request ended elsewhere (cancelled, say): lets go of what is held.
   effects stop();
+  /// An input of `user` is gone although it was told to be there, in a store of ours or upstream. `producer` is the node
+  /// that it is an output of, direct input of `user` or not; none for a source. What has not begun to be built waits
+  /// until existence, and then sources, were asked again; what must be built again is.
+  effects on_vanished(const inhash& user, std::optional<std::uint32_t> producer);
   /// Asks again for what should have happened by now: un-answered acquires, placements of what is still queued.
   effects repeat();
 
@@ -145,11 +149,16 @@ private:
   void on_awaited(std::uint32_t i, const ledger::lock_state& row, effects& out);
   void want(std::uint32_t i, std::vector<inhash>& asks);
   void ask_for(std::uint32_t i, std::vector<inhash>& asks);
+  void lose(std::uint32_t producer, std::vector<inhash>& asks, effects& out);
+  bool want_again(std::uint32_t i, effects& out);
+  void wait_for(std::uint32_t user, std::uint32_t producer);
   void get_ready(std::uint32_t i, effects& out);
   void finish_step(std::uint32_t i, effects& out);
   void fail_step(std::uint32_t i, failed_step why, effects& out);
   void abandon_dependants(std::uint32_t i, effects& out);
   void move(std::uint32_t i, life to);
+  template <class Each>
+  void for_dependants(std::uint32_t i, Each each);
   void end(request_state state, effects& out);
   void check_discovered(effects& out);
   void check_over(effects& out);
@@ -162,6 +171,8 @@ private:
   options options_;
   std::vector<step> steps_;
   std::vector<std::vector<std::uint32_t>> dependants_;
+  /// Dependants by more than their derivation's inputs: they lacked something out of an input's closure.
+  std::map<std::uint32_t, std::vector<std::uint32_t>> late_dependants_;
   std::vector<std::uint32_t> heights_;
   std::map<inhash, job> jobs_;
   std::size_t asking_ = 0; ///< nodes whose existence is being asked

@@ -37,6 +37,18 @@ struct graph {
     if (fresh) nodes.push_back({drv_of(name), key_of(key), {}, {}});
     return it->second;
   }
+  /// Is `user` among what `input` is made of?
+  bool below(const std::string& user, const std::string& input) {
+    auto i = node(input), u = node(user);
+    if (i == u) return true;
+    return std::any_of(nodes[i].inputs.begin(), nodes[i].inputs.end(),
+                       [&](auto x) { return x == u || below(user, name_of(x)); });
+  }
+  std::string name_of(std::uint32_t i) {
+    for (auto& [n, at] : index)
+      if (at == i) return n;
+    return {};
+  }
   explicit graph(const std::string& text) {
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line, ';');) {
@@ -114,6 +126,7 @@ struct farm {
         placed.push_back(name(w->node));
       } else if (auto* l = std::get_if<plan::release>(&e)) {
         released.push_back(name(l->node));
+        if (auto& r = rows[g.nodes[l->node].key]; r.phase == phase::queued) r.phase = phase::free;
       } else if (auto* t = std::get_if<plan::tell>(&e)) {
         auto n = std::string(t->event.drv.name());
         told[n.substr(0, n.size() - 4)] = t->event;
@@ -148,6 +161,12 @@ struct farm {
     r.phase = phase::free;
     r.failed = ledger::failure_record{failure::build_failed, r.token, 5, "exit code 1", "boom"};
     run(p.on_rows({r}));
+  }
+  /// The store lost what was made of this one, and `user` found out.
+  void vanishes(const std::string& n, const std::string& user) {
+    row(n) = {};
+    row(n).key = key_of(n);
+    run(p.on_vanished(key_of(user), g.index.at(n)));
   }
   step_state state(const std::string& n) { return p.state(g.index.at(n)); }
 };
@@ -270,6 +289,87 @@ TEST_CASE("after a death the step is tried again, but not at once") {
   CHECK(f.placed == names{"app", "app"});
 }
 
+TEST_CASE("what vanished is built again before what lacked it is tried again") {
+  farm f("top <- app; app <- lib; lib <- cc");
+  f.there("lib").there("cc").start();
+  CHECK(f.placed == names{"app"});
+  f.vanishes("lib", "app");
+  CHECK(f.released == names{"app"});
+  CHECK(f.placed == names{"app", "lib"});
+  CHECK(f.p.counts().reused == 1);
+  f.built("lib");
+  CHECK(f.placed == names{"app", "lib", "app"});
+  f.built("app");
+  f.built("top");
+  CHECK(f.over == request_state::succeeded);
+  CHECK(f.p.counts().total == 4);
+  CHECK(f.p.counts().built == 3);
+}
+
+TEST_CASE("what vanished from below an input is built again, although nobody named it") {
+  farm f("app <- lib; lib <- libc");
+  f.there("lib").there("libc").start();
+  CHECK(f.state("libc") == step_state::planned); // nobody asked
+  f.vanishes("libc", "app");
+  CHECK(f.placed == names{"app", "libc"});
+  f.built("libc");
+  CHECK(f.placed == names{"app", "libc", "app"});
+  f.built("app");
+  CHECK(f.over == request_state::succeeded);
+}
+
+TEST_CASE("what was said to have vanished and is there is used") {
+  farm f("app <- lib");
+  f.there("lib").start();
+  f.run(f.p.on_vanished(key_of("app"), f.g.index.at("lib"))); // somebody else has built it again meanwhile
+  CHECK(f.placed == names{"app", "app"});
+  f.built("app");
+  CHECK(f.p.counts().reused == 1);
+  CHECK(f.p.counts().total == 2);
+}
+
+TEST_CASE("what vanished while its dependant was being built is waited for when that falls free") {
+  farm f("top <- app, other; app <- lib; other <- lib");
+  f.there("lib").start();
+  f.building("app");
+  f.vanishes("lib", "other");
+  CHECK(f.placed == names{"app", "other", "lib"});
+  f.row("app").phase = phase::free;
+  f.run(f.p.on_rows({f.row("app")}));
+  CHECK(f.placed == names{"app", "other", "lib"});
+  f.built("lib");
+  CHECK(std::set<std::string>(f.placed.begin() + 3, f.placed.end()) == std::set<std::string>{"app", "other"});
+}
+
+TEST_CASE("what vanished and cannot be built again fails what lacked it") {
+  farm f("app <- lib; lib <- libc", true);
+  f.there("lib").there("libc").start();
+  f.vanishes("libc", "app");
+  f.fails("libc");
+  CHECK(f.state("app") == step_state::not_attempted);
+  CHECK(f.over == request_state::failed);
+}
+
+TEST_CASE("a source that vanished makes its user's sources be looked up again") {
+  graph g("app <- lib");
+  plan p(g.nodes, {0}, {});
+  std::vector<lock_state> rows(2);
+  rows[0].key = key_of("app");
+  rows[1].key = key_of("lib");
+  rows[1].phase = phase::realised;
+  rows[1].published = true;
+  p.start();
+  p.on_rows({rows[0]});
+  p.on_rows({rows[1]});
+  p.begin();
+  auto out = p.on_vanished(key_of("app"), {});
+  REQUIRE(out.size() == 1);
+  CHECK(std::get<plan::discovered>(out[0]).wanted == std::vector<std::uint32_t>{0});
+  p.begin({{0, "the source x is nowhere"}});
+  CHECK(p.is_over());
+  CHECK(p.failures().at(0).failure == failure::inputs_missing);
+}
+
 TEST_CASE("late news of an older token changes nothing") {
   farm f("app");
   f.start();
@@ -381,6 +481,11 @@ TEST_CASE("whatever order news come in, and however often, every wanted step is 
       for (auto& [k, r] : f.rows)
         if (rng() % 3 == 0) f.run(f.p.on_rows({r})); // repeated news
       if (rng() % 10 == 0) f.run(f.p.repeat());
+      if (rng() % 10 != 0) continue;
+      auto lost = "n" + std::to_string(1 + rng() % 29), user = "n" + std::to_string(rng() % 30);
+      if (f.row(lost).phase != phase::realised || f.g.below(user, lost)) continue;
+      builds.erase(lost);
+      f.vanishes(lost, user);
     }
     CHECK(f.over == request_state::succeeded);
     for (auto& [n, count] : builds) CHECK(count == 1);
