@@ -92,7 +92,7 @@ expected<void> build_dir::set_up() {
       {config_.dir, 0700}, {config_.dir / "build", 0700}, {config_.dir / "store", 01775}, {config_.dir / "etc", 0755}};
   for (const auto& [path, mode] : dirs)
     if (auto done = make_dir(path, mode); !done) return done;
-  for (const auto& [name, text] : plan_.build_files)
+  for (const auto& [name, text] : plan_.files)
     if (auto done = write(config_.dir / "build" / name, text); !done) return done;
   for (const auto& [name, text] : plan_.etc_files)
     if (auto done = write(config_.dir / "etc" / name, text); !done) return done;

@@ -1,7 +1,7 @@
 #pragma once
 
+#include "actors/build/output_checks.hpp"
 #include "actors/build/sandbox.hpp"
-#include "messages/build.hpp"
 #include "runtime/process.hpp"
 
 #include <filesystem>
@@ -19,12 +19,6 @@ struct build_dir_config {
   std::filesystem::path exec_program = find_exec_program();
   std::optional<rt::process_user> run_as{}; ///< owns the tree; as root, builders should not be root outside
   std::shared_ptr<rt::cgroup> group{};
-};
-
-/// What is wrong with a build, and whose fault it is.
-struct build_fault {
-  failure kind;
-  std::string reason;
 };
 
 class build_dir {

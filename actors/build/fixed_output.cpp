@@ -14,13 +14,13 @@ std::optional<std::string> fixed_output_fault(const nix::store_path& drv_path, c
   if (output.method() == nix::content_method::flat && !facts.plain_file)
     return "output path '" + output.path->to_string(store_dir) +
            "' should be a non-executable regular file since recursive hashing is not enabled (outputHashMode=flat)";
-  if (facts.hash != *declared)
-    return "hash mismatch in fixed-output derivation '" + drv_text + "':\n  specified: " + declared->sri() +
-           "\n     got:    " + facts.hash.sri();
   if (!facts.references.empty())
     return "fixed-output derivations must not reference store paths: '" + drv_text + "' references " +
            std::to_string(facts.references.size()) + " distinct paths, e.g. '" +
            facts.references.begin()->to_string(store_dir) + "'";
+  if (facts.hash != *declared)
+    return "hash mismatch in fixed-output derivation '" + drv_text + "':\n  specified: " + declared->sri() +
+           "\n     got:    " + facts.hash.sri();
   return std::nullopt;
 }
 

@@ -1,5 +1,6 @@
 #include "actors/build/sandbox.hpp"
 
+#include "nix/attributes.hpp"
 #include "nix/hash.hpp"
 #include "nix/placeholder.hpp"
 
@@ -7,8 +8,6 @@
 
 #include <algorithm>
 #include <array>
-#include <set>
-#include <sstream>
 #include <thread>
 
 namespace coppice::actors {
@@ -20,22 +19,13 @@ constexpr std::array sandboxed_files{
                         "nobody:x:65534:65534:Nobody:/:/noshell\n"},
     std::pair{"group", "root:x:0:\nnixbld:!:100:\nnogroup:x:65534:\n"},
 };
-constexpr std::array checks{"allowedReferences", "allowedRequisites", "disallowedReferences", "disallowedRequisites"};
 /// Of the host, for builders that may use its network.
 constexpr std::array network_files{"resolv.conf", "services", "hosts"};
 
-std::set<std::string> words(const std::map<std::string, std::string>& env, const std::string& name) {
-  std::set<std::string> result;
-  if (auto it = env.find(name); it != env.end()) {
-    std::istringstream in{it->second};
-    for (std::string word; in >> word;)
-      result.insert(word);
-  }
-  return result;
-}
+using rewrites = std::map<std::string, std::string>;
 
-std::string replaced(std::string text, const std::map<std::string, std::string>& rewrites) {
-  for (const auto& [from, to] : rewrites)
+std::string replaced(std::string text, const rewrites& all) {
+  for (const auto& [from, to] : all)
     for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
       text.replace(at, from.size(), to);
   return text;
@@ -45,37 +35,85 @@ std::string base_name(const std::string& path) {
   return path.substr(path.rfind('/') + 1); // npos + 1 is 0
 }
 
-void add_environment(sandbox_plan& plan, const nix::derivation& drv, const sandbox_settings& settings,
-                     const std::map<std::string, std::string>& rewrites) {
-  const std::string build{sandbox_build_dir};
-  const auto cores = settings.cores > 0 ? settings.cores : std::max(1U, std::thread::hardware_concurrency());
-  std::map<std::string, std::string> env{{"PATH", "/path-not-set"},
-                                         {"HOME", "/homeless-shelter"},
-                                         {"NIX_STORE", settings.store_dir},
-                                         {"NIX_BUILD_CORES", std::to_string(cores)}};
-  const auto in_files = words(drv.env, "passAsFile");
+/// The derivation's own variables, or files in their place.
+void add_variables(sandbox_plan& plan, const nix::derivation& drv) {
+  const auto passed = drv.env.find("passAsFile");
+  const auto in_files = nix::split_words(passed == drv.env.end() ? "" : passed->second);
   for (const auto& [name, value] : drv.env) {
-    if (!in_files.contains(name)) {
-      env[name] = value;
+    if (std::find(in_files.begin(), in_files.end(), name) == in_files.end()) {
+      plan.env[name] = value;
       continue;
     }
     auto file = ".attr-" + nix::base32_encode(nix::sha256(name));
-    env[name + "Path"] = build + "/" + file;
-    plan.build_files[file] = replaced(value, rewrites);
+    plan.env[name + "Path"] = std::string{sandbox_build_dir} + "/" + file;
+    plan.files[file] = value;
   }
+}
+
+/// What the derivation says in one way or the other: variables, files, or both.
+expected<void> add_attributes(sandbox_plan& plan, const nix::derivation& drv, const nix::attributes& attributes,
+                              const build_inputs& inputs) {
+  const auto add = [&plan](expected<build_files> files) -> expected<void> {
+    if (!files) return tl::unexpected(files.error());
+    plan.files.merge(*files);
+    return {};
+  };
+  if (!attributes.structured()) {
+    add_variables(plan, drv);
+    const auto exported = drv.env.find("exportReferencesGraph");
+    if (exported == drv.env.end()) return {};
+    return add(graph_files(exported->second, references_graph{inputs, plan.store_dir}, plan.store_dir));
+  }
+  const std::string build = std::string{sandbox_build_dir} + "/";
+  plan.env["NIX_ATTRS_JSON_FILE"] = build + attributes_json_file;
+  plan.env["NIX_ATTRS_SH_FILE"] = build + attributes_shell_file;
+  std::map<std::string, std::string> outputs;
+  for (const auto& [name, path] : plan.outputs)
+    outputs.emplace(name, path.to_string(plan.store_dir));
+  return add(
+      structured_files(*attributes.structured(), outputs, references_graph{inputs, plan.store_dir}, plan.store_dir));
+}
+
+expected<void> add_environment(sandbox_plan& plan, const nix::derivation& drv, const nix::attributes& attributes,
+                               const build_inputs& inputs, const sandbox_settings& settings) {
+  const auto cores = settings.cores > 0 ? settings.cores : std::max(1U, std::thread::hardware_concurrency());
+  plan.env = {{"PATH", "/path-not-set"},
+              {"HOME", "/homeless-shelter"},
+              {"NIX_STORE", settings.store_dir},
+              {"NIX_BUILD_CORES", std::to_string(cores)}};
+  if (auto added = add_attributes(plan, drv, attributes, inputs); !added) return added;
   for (const char* name : {"NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"})
-    env[name] = build;
+    plan.env[name] = sandbox_build_dir;
   if (drv.is_fixed_output()) {
-    env["NIX_OUTPUT_CHECKED"] = "1";
-    for (const auto& name : words(drv.env, "impureEnvVars")) {
+    plan.env["NIX_OUTPUT_CHECKED"] = "1";
+    const auto impure = attributes.words("impureEnvVars");
+    if (!impure) return fail(ec::invalid, impure.error().what);
+    for (const auto& name : impure->value_or(std::vector<std::string>{})) {
       auto it = settings.impure_env.find(name);
-      env[name] = it == settings.impure_env.end() ? "" : it->second;
+      plan.env[name] = it == settings.impure_env.end() ? "" : it->second;
     }
   }
-  env["NIX_LOG_FD"] = "2";
-  env["TERM"] = "xterm-256color";
-  for (const auto& [name, value] : env)
-    plan.env[replaced(name, rewrites)] = replaced(value, rewrites);
+  plan.env["NIX_LOG_FD"] = "2";
+  plan.env["TERM"] = "xterm-256color";
+  const auto features = attributes.words("requiredSystemFeatures");
+  if (!features) return fail(ec::invalid, features.error().what);
+  plan.kvm = *features && std::find((*features)->begin(), (*features)->end(), "kvm") != (*features)->end();
+  return {};
+}
+
+/// Placeholders of the own outputs become their paths, wherever they are.
+void rewrite(sandbox_plan& plan) {
+  rewrites all;
+  for (const auto& [name, path] : plan.outputs)
+    all.emplace(nix::own_placeholder(name), path.to_string(plan.store_dir));
+  for (auto& arg : plan.argv)
+    arg = replaced(std::move(arg), all);
+  for (auto& [name, text] : plan.files)
+    text = replaced(std::move(text), all);
+  std::map<std::string, std::string> env;
+  for (auto& [name, value] : plan.env)
+    env[replaced(name, all)] = replaced(std::move(value), all);
+  plan.env = std::move(env);
 }
 
 void add_etc(sandbox_plan& plan) {
@@ -88,6 +126,20 @@ void add_etc(sandbox_plan& plan) {
   } else {
     plan.etc_files["hosts"] = "127.0.0.1 localhost\n::1 localhost\n";
   }
+}
+
+/// Why no machine of ours builds this derivation; nothing if we do.
+std::optional<std::string> unsupported_reason(const nix::derivation& drv) {
+  if (drv.builder.starts_with("builtin:") || drv.system == "builtin")
+    return "its builder " + drv.builder + " is built into Nix and not into this farm";
+  switch (drv.kind()) {
+  case nix::output_kind::input_addressed:
+  case nix::output_kind::fixed: break;
+  case nix::output_kind::floating: return "its outputs are content-addressed (__contentAddressed)";
+  case nix::output_kind::deferred: return "it depends on content-addressed derivations";
+  case nix::output_kind::impure: return "it is impure (__impure)";
+  }
+  return std::nullopt;
 }
 
 } // namespace
@@ -119,57 +171,48 @@ expected<std::vector<sandbox_path>> parse_sandbox_paths(const std::vector<std::s
   return paths;
 }
 
-std::optional<std::string> unsupported_reason(const nix::derivation& drv) {
-  auto has = [&drv](const char* name) { return drv.env.contains(name); };
-  if (drv.builder.starts_with("builtin:") || drv.system == "builtin")
-    return "its builder " + drv.builder + " is built into Nix and not into this farm";
-  switch (drv.kind()) {
-  case nix::output_kind::input_addressed:
-  case nix::output_kind::fixed: break;
-  case nix::output_kind::floating: return "its outputs are content-addressed (__contentAddressed)";
-  case nix::output_kind::deferred: return "it depends on content-addressed derivations";
-  case nix::output_kind::impure: return "it is impure (__impure)";
-  }
-  if (has("__json")) return "it has structured attributes (__structuredAttrs)";
-  if (has("exportReferencesGraph")) return "it wants exportReferencesGraph";
-  if (auto it = drv.env.find("__noChroot"); it != drv.env.end() && it->second == "1")
-    return "it wants to be built outside of a sandbox (__noChroot)";
-  for (const char* check : checks)
-    if (has(check)) return std::string{"it restricts what its outputs refer to ("} + check + ")";
-  return std::nullopt;
+bool wants_references_graph(const nix::derivation& drv) {
+  const auto json = drv.env.find("__json");
+  return drv.env.contains("exportReferencesGraph") ||
+         (json != drv.env.end() && json->second.find("exportReferencesGraph") != std::string::npos);
 }
 
 expected<sandbox_plan> plan_sandbox(const nix::store_path& drv_path, const nix::derivation& drv,
-                                    const std::vector<nix::store_path>& closure, const sandbox_settings& settings) {
-  auto refuse = [&](const std::string& why) {
-    return fail(ec::unsupported, "cannot build " + drv_path.to_string(settings.store_dir) + ": " + why);
-  };
-  if (auto why = unsupported_reason(drv)) return refuse(*why);
-  if (closure.size() > sandbox_inputs_max)
-    return refuse("the closure of its inputs has " + std::to_string(closure.size()) + " paths, at most " +
-                  std::to_string(sandbox_inputs_max) + " can be mounted");
+                                    const build_inputs& inputs, const sandbox_settings& settings) {
+  const auto named = drv_path.to_string(settings.store_dir);
+  const auto refuse = [&](ec why, const std::string& text) { return fail(why, "cannot build " + named + ": " + text); };
+  if (auto why = unsupported_reason(drv)) return refuse(ec::unsupported, *why);
+  const auto attributes = nix::attributes::of(drv);
+  if (!attributes) return refuse(ec::invalid, attributes.error().what);
+  const auto outside = attributes->flag("__noChroot");
+  if (!outside) return refuse(ec::invalid, outside.error().what);
+  if (*outside)
+    return fail(ec::unsupported,
+                "derivation '" + named + "' has '__noChroot' set, but that's not allowed when 'sandbox' is 'true'");
+  if (inputs.closure.size() > sandbox_inputs_max)
+    return refuse(ec::unsupported, "the closure of its inputs has " + std::to_string(inputs.closure.size()) +
+                                       " paths, at most " + std::to_string(sandbox_inputs_max) + " can be mounted");
 
   sandbox_plan plan;
   plan.drv = drv_path;
   plan.store_dir = settings.store_dir;
   plan.builder = drv.builder;
   plan.paths = settings.paths;
-  plan.inputs = closure;
   plan.network = drv.is_fixed_output();
   plan.bwrap = settings.bwrap;
   plan.personality = ADDR_NO_RANDOMIZE;
 #ifdef __x86_64__
   if (drv.system == "i686-linux") plan.personality |= PER_LINUX32;
 #endif
-  std::map<std::string, std::string> rewrites;
-  for (const auto& [name, output] : drv.outputs) {
+  for (const auto& info : inputs.closure)
+    plan.inputs.push_back(info.path);
+  for (const auto& [name, output] : drv.outputs)
     plan.outputs.emplace(name, *output.path);
-    rewrites.emplace(nix::own_placeholder(name), output.path->to_string(settings.store_dir));
-  }
   plan.argv = {base_name(drv.builder)};
-  for (const auto& arg : drv.args)
-    plan.argv.push_back(replaced(arg, rewrites));
-  add_environment(plan, drv, settings, rewrites);
+  plan.argv.insert(plan.argv.end(), drv.args.begin(), drv.args.end());
+  if (auto added = add_environment(plan, drv, *attributes, inputs, settings); !added)
+    return refuse(added.error().code, added.error().what);
+  rewrite(plan);
   add_etc(plan);
   return plan;
 }
@@ -197,6 +240,7 @@ std::string bwrap_arguments(const sandbox_plan& plan, const sandbox_place& place
     add("--ro-bind", place.inputs_dir + "/" + input.base_name(), input.to_string(plan.store_dir));
   for (const auto& path : plan.paths)
     add(path.optional ? "--ro-bind-try" : "--ro-bind", path.source, path.target);
+  if (plan.kvm) add("--dev-bind-try", "/dev/kvm", "/dev/kvm");
   return out;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "messages/errors.hpp"
+#include "actors/build/attribute_files.hpp"
 #include "nix/derivation.hpp"
 
 #include <map>
@@ -44,23 +44,24 @@ struct sandbox_plan {
   std::string builder;
   std::vector<std::string> argv;
   std::map<std::string, std::string> env;
-  std::map<std::string, std::string> build_files; ///< in the build directory, by name
-  std::map<std::string, std::string> etc_files;   ///< in /etc, by name
+  build_files files;                            ///< in the build directory
+  std::map<std::string, std::string> etc_files; ///< in /etc, by name
   std::vector<sandbox_path> paths;
   std::vector<nix::store_path> inputs;            ///< the closure of the inputs
   std::map<std::string, nix::store_path> outputs; ///< by output name
   bool network = false;                           ///< only for fixed outputs
+  bool kvm = false;                               ///< it may use the machine's
   unsigned long personality = 0;
   std::string bwrap;
 };
 
-/// Why no machine of ours builds this derivation; nothing if we do.
-std::optional<std::string> unsupported_reason(const nix::derivation& drv);
+/// Whether plan_sandbox() needs build_inputs::outputs_of.
+bool wants_references_graph(const nix::derivation& drv);
 
-/// Plans the sandbox of a derivation whose inputs have this closure; `unsupported` with unsupported_reason(), or for
-/// more than sandbox_inputs_max inputs.
+/// Plans the sandbox of a derivation whose inputs have this closure. `unsupported` for what no machine of ours builds,
+/// and for more than sandbox_inputs_max inputs; `invalid` for attributes that mean nothing.
 expected<sandbox_plan> plan_sandbox(const nix::store_path& drv_path, const nix::derivation& drv,
-                                    const std::vector<nix::store_path>& closure, const sandbox_settings& settings);
+                                    const build_inputs& inputs, const sandbox_settings& settings);
 
 /// Where on the host one build is set up: all directories exist.
 struct sandbox_place {

@@ -4,12 +4,16 @@
 #include "actors/build/fixed_output.hpp"
 #include "actors/build/log_relay.hpp"
 #include "runtime/log.hpp"
+#include "store/files.hpp"
 #include "store/nar_files.hpp"
 
 #include <fstream>
 
 namespace coppice::actors {
 namespace {
+
+/// Derivations that are inputs are read up to this size.
+constexpr std::uint64_t input_derivation_bytes_max = std::uint64_t{64} << 20;
 
 attempt begin_attempt(const job& j, const std::optional<store::kept_entry>& kept) {
   return kept ? attempt{kept->token, kept->outputs} : attempt{j.token};
@@ -33,6 +37,24 @@ expected<void> copy_log(store::blob_store& blobs, const std::filesystem::path& f
     if (auto done = (*out)->commit(key); !done) return done;
   }
   return {};
+}
+
+/// Adds what only exportReferencesGraph asks for: the outputs of derivations that are inputs themselves.
+expected<build_inputs> with_outputs(const nix::derivation& drv, std::vector<path_info> closure, const store::local_store& local) {
+  build_inputs inputs{std::move(closure)};
+  if (!wants_references_graph(drv)) return inputs;
+  for (auto& path : derivations_among(inputs.closure)) {
+    std::error_code ignored; // then it is no file
+    if (!std::filesystem::is_regular_file(std::filesystem::symlink_status(local.real_path(path), ignored))) continue;
+    auto text = store::read_file(local.real_path(path), input_derivation_bytes_max);
+    if (!text) return tl::unexpected(text.error());
+    auto input = nix::parse_derivation(*text, path, local.store_dir());
+    if (!input) continue; // a source that is merely named so
+    auto& outputs = inputs.outputs_of[path];
+    for (auto& [name, output] : input->outputs)
+      if (output.path) outputs.insert(*output.path);
+  }
+  return inputs;
 }
 
 /// Outputs may refer to each other: again and again those that no other one wants.
@@ -229,19 +251,17 @@ void worker_state::start(fence token) {
 }
 
 void worker_state::run() {
-  std::vector<nix::store_path> closure;
-  for (auto& info : inputs_.closure) closure.push_back(info.path);
-  auto plan = plan_sandbox(job_.drv, drv_, closure, config_.sandbox);
-  if (!plan)
-    return perform(attempt_.on_rejected(plan.error().code == ec::unsupported ? failure::unsupported : failure::infra,
-                                        plan.error().what));
   struct made {
     std::shared_ptr<build_dir> dir;
     std::filesystem::path staging;
   };
   auto slot = std::make_shared<made>();
   auto group_name = job_.key.to_string().substr(0, 16) + "-" + std::to_string(attempt_.token().value);
-  auto work = [slot, group_name, c = config_, plan = std::move(*plan)]() -> expected<void> {
+  auto work = [slot, group_name, c = config_, drv_path = job_.drv, drv = drv_, closure = inputs_.closure]() -> expected<void> {
+    auto inputs = with_outputs(drv, closure, *c.local);
+    if (!inputs) return tl::unexpected(inputs.error());
+    auto plan = plan_sandbox(drv_path, drv, *inputs, c.sandbox);
+    if (!plan) return tl::unexpected(plan.error());
     auto staging = c.local->staging();
     if (!staging) return tl::unexpected(staging.error());
     slot->staging = *staging;
@@ -256,7 +276,7 @@ void worker_state::run() {
     auto group = c.cgroups->make(group_name, {});
     if (!group) return tl::unexpected(group.error());
     where.group = std::move(*group);
-    auto dir = build_dir::make(plan, std::move(where));
+    auto dir = build_dir::make(std::move(*plan), std::move(where));
     if (!dir) return tl::unexpected(dir.error());
     slot->dir = std::move(*dir);
     return {};
@@ -265,6 +285,7 @@ void worker_state::run() {
     dir_ = slot->dir;
     staging_ = slot->staging;
     if (e.code == ec::none) return start_log(dir_);
+    if (e.code == ec::unsupported || e.code == ec::invalid) return reject(failure::unsupported, e.what);
     // a host path that the configuration names and the host lacks is nothing another try can mend
     reject(e.code == ec::missing ? failure::unsupported : failure::infra, "cannot set up the sandbox: " + e.what);
   });
@@ -387,26 +408,28 @@ void worker_state::pack(bool registered) {
   peers_.upload(self_, std::move(o));
 }
 
-std::optional<std::string> worker_state::output_fault(const packed_outputs& p) const {
-  if (!drv_.is_fixed_output()) return {};
+std::optional<build_fault> worker_state::fault_of(const packed_outputs& p) const {
+  if (!drv_.is_fixed_output()) return output_fault(job_.drv, drv_, p.outputs, inputs_.closure);
   auto& output = drv_.outputs.begin()->second;
   auto declared = output.content_hash();
-  if (!declared) return declared.error().what;
+  if (!declared) return build_fault{failure::output_rejected, declared.error().what};
   fixed_output_facts facts;
   facts.plain_file = p.plain_file;
   if (auto found = nix::hash::parse_any(p.content_hash, declared->algo())) facts.hash = *found;
   facts.references = {p.outputs[0].info.references.begin(), p.outputs[0].info.references.end()};
-  return fixed_output_fault(job_.drv, drv_, facts);
+  auto fault = fixed_output_fault(job_.drv, drv_, facts);
+  if (!fault) return output_fault(job_.drv, drv_, p.outputs, inputs_.closure);
+  bool only_hash = !p.content_hash.empty() && facts.references.empty();
+  return build_fault{only_hash ? failure::hash_mismatch : failure::output_rejected, *fault};
 }
 
 caf::result<ledger::done> worker_state::on_packed(packed_outputs& p) {
   rt::reply<ledger::done> out{self_};
   if (attempt_.at() != attempt::stage::packing) {
     out.fail(ec::stale, "this attempt is past packing");
-  } else if (auto fault = output_fault(p)) {
-    auto kind = p.content_hash.empty() || !p.outputs[0].info.references.empty() ? failure::output_rejected : failure::hash_mismatch;
-    out.fail(ec::invalid, *fault);
-    reject(kind, *fault);
+  } else if (auto fault = fault_of(p)) {
+    out.fail(ec::invalid, fault->reason);
+    reject(fault->kind, fault->reason);
   } else {
     uploader_ = out;
     perform(attempt_.on_packed(std::move(p.outputs)));

@@ -91,7 +91,7 @@ private:
   void store_log(const build_exit& e, std::string tail);
   void pack(bool registered);
   caf::result<ledger::done> on_packed(packed_outputs& p);
-  std::optional<std::string> output_fault(const packed_outputs& p) const;
+  std::optional<build_fault> fault_of(const packed_outputs& p) const;
   void keep(const std::vector<realised_output>& outputs);
   void discard(bool committed);
   void report(std::string_view phase, std::string last_line = {}, bool over = false);

@@ -1,21 +1,20 @@
 #include "actors/plan/closure_graph.hpp"
 
+#include "nix/attributes.hpp"
 #include "nix/hash_modulo.hpp"
 #include "store/closure.hpp"
 
 #include <map>
-#include <sstream>
 
 namespace coppice::actors {
 namespace {
 
-std::vector<std::string> words(const nix::derivation& drv, const std::string& variable) {
-  std::vector<std::string> all;
-  auto found = drv.env.find(variable);
-  if (found == drv.env.end()) return all;
-  std::istringstream in(found->second);
-  for (std::string w; in >> w;) all.push_back(w);
-  return all;
+nix::expected<std::vector<std::string>> required_features(const nix::derivation& drv) {
+  auto all = nix::attributes::of(drv);
+  if (!all) return tl::unexpected(all.error());
+  auto words = all->words("requiredSystemFeatures");
+  if (!words) return tl::unexpected(words.error());
+  return words->value_or(std::vector<std::string>{});
 }
 
 /// Why no job can be made of it, whatever machine there is; empty if one can.
@@ -48,8 +47,10 @@ expected<std::shared_ptr<const closure_graph>> closure_graph::load(store::blob_s
   }};
   for (auto& [path, d] : *closure) {
     plan_node node{path, {}, {}, unplannable(d.drv)};
+    auto features = required_features(d.drv);
+    if (!features) node.refused = features.error().what;
     detail more{std::move(d.aterm), {d.drv.input_srcs.begin(), d.drv.input_srcs.end()}, {}, d.drv.system,
-                words(d.drv, "requiredSystemFeatures")};
+                features ? std::move(*features) : std::vector<std::string>{}};
     more.inputs = more.sources;
     auto hash = modulo.inhash_of(d.drv);
     if (!hash) return fail(ec::invalid, "cannot hash " + path.to_string() + ": " + hash.error().what);

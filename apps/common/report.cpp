@@ -23,7 +23,7 @@ std::vector<std::string> failure_lines(const failed_step& failed, bool colours) 
   const auto reason = failed.reason.empty() ? std::string(to_string(failed.failure)) : failed.reason;
   std::vector<std::string> lines;
   // A reason may have several lines, as that of a hash mismatch.
-  for (const auto& part : last_lines(reason, log_lines_shown)) {
+  for (const auto& part : last_lines(reason, reason_lines_shown)) {
     const auto first =
         fmt::format("{} build of '{}' failed: ", painted(colour::red, "error:", colours), failed.drv.to_string());
     lines.push_back((lines.empty() ? first : "       ") + cleaned(part));

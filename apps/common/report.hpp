@@ -13,6 +13,8 @@ namespace coppice::app {
 
 /// Lines of a failed build's log that are shown.
 inline constexpr std::size_t log_lines_shown = 20;
+/// Lines of a reason that are shown, the last ones: more than fit into one, so that its beginning is always there.
+inline constexpr std::size_t reason_lines_shown = 200;
 
 /// "error: build of '/nix/store/….drv' failed: REASON", the end of its log, how to see all of it.
 std::vector<std::string> failure_lines(const failed_step& failed, bool colours);

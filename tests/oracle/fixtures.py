@@ -20,22 +20,18 @@ BUILT = """
     src-file src-dir src-text src-text-with-ref src-named-path src-filtered drv-as-input drv-closure-as-input
     fod-flat-md5 fod-flat-sha1 fod-flat-sha256 fod-flat-sha512 fod-flat-sri fod-recursive-sha1 fod-recursive-sha256
     fod-variant uses-fod uses-fod-variant
+    structured export-graph export-graph-structured checks
 """.split()
 
 # Failing as with Nix and in its words: the class.
-FAILING = {"fod-wrong-hash": "hash_mismatch", "impure-env": "hash_mismatch", "no-args": "build_failed"}
+FAILING = {"fod-wrong-hash": "hash_mismatch", "impure-env": "hash_mismatch", "no-args": "build_failed", "no-chroot": "unsupported"}
 
 # Failing as with Nix, in words of its own.
 OWN_WORDS = {"other-system": ("unplaceable", "no machine can build it: .*aarch64-linux")}
 
 # Refused: what the reason must name.
 REFUSED = {
-    "structured": "structured attributes",
-    "export-graph": "exportReferencesGraph",
-    "export-graph-structured": "structured attributes",
-    "checks": "allowedReferences|allowedRequisites|disallowedReferences",
     "builtin-fetchurl": "builtin:fetchurl|system 'builtin'",
-    "no-chroot": "__noChroot",
     "ca": "content-addressed",
     "ca-flat": "content-addressed",
     "ca-self-ref": "content-addressed",

@@ -74,7 +74,12 @@ struct options {
 
 /// Builds without actors.
 built build(const scratch& where, const nix::derivation& drv, const options& o = {}) {
-  auto plan = plan_sandbox(drv_path, drv, o.closure, host_tools());
+  build_inputs inputs;
+  for (const auto& path : o.closure) {
+    inputs.closure.emplace_back();
+    inputs.closure.back().path = path;
+  }
+  auto plan = plan_sandbox(drv_path, drv, inputs, host_tools());
   REQUIRE(plan);
   build_dir_config config{where.path / "job", where.path / "inputs"};
   config.run_as = o.run_as;
@@ -262,7 +267,9 @@ TEST_CASE("inputs are where they belong, read-only, also files and symbolic link
 
 TEST_CASE("an input that is not there is told before anything starts") {
   scratch where;
-  auto plan = plan_sandbox(drv_path, shell("true"), {drv_path}, host_tools());
+  path_info absent;
+  absent.path = drv_path;
+  auto plan = plan_sandbox(drv_path, shell("true"), {{absent}}, host_tools());
   auto dir = build_dir::make(*plan, {where.path / "job", where.path / "inputs"});
   REQUIRE_FALSE(dir);
   CHECK(dir.error().code == ec::missing);

@@ -1,0 +1,151 @@
+"""Derivations that the fixtures have not end as with stock Nix, which builds the same beside: the outputs' paths, NAR
+hashes, sizes and references, or the failure in its words."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import farm
+from farm import FAILED, OK
+
+# Inside: `structured NAME SCRIPT` is a derivation with structured attributes; `closure` has 25 paths that refer to each
+# other, `top` is the last of them.
+PRELUDE = r'''
+  structured = attrs: name: script: derivation ({
+    inherit name; system = "x86_64-linux"; builder = "/bin/bash"; __structuredAttrs = true;
+    args = [ "-ec" "source ./.attrs.sh; PATH=/usr/bin:/bin; ${script}" ]; } // attrs);
+  leaf = step "leaf" "echo leaf > $out";
+  link = n: below: step "link-${toString n}"
+    "mkdir $out; head -c ${toString (n * 100)} /dev/zero > $out/f; echo ${toString below} $out > $out/refs";
+  closure = builtins.foldl' (have: n: [ (link n (if n < 5 then [ leaf ] else [ (builtins.head have) (builtins.elemAt have 2) ])) ] ++ have)
+    [ ] (builtins.genList (i: i) 25);
+  top = builtins.head closure;
+'''
+
+
+def normalised(line):
+    return " ".join(line.split()).removeprefix("error: ")
+
+
+class Semantics(farm.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.node = self.new_farm(settings='features = ["big-parallel", "kvm"]\n')
+
+    def cases(self, attributes):
+        """{name: .drv} of the attributes of that set."""
+        file = self.expression("let " + PRELUDE + " in { " + attributes + " }")
+        names = farm.json.loads(self.nix.run("nix-instantiate", "--eval", "--strict", "--json", "-E",
+                                             f"builtins.attrNames (import {file})").out)
+        drvs = self.nix.instantiate(file, *[w for n in names for w in ("-A", n)])
+        return dict(zip(names, drvs))
+
+    def same_as_nix(self, attributes):
+        for name, drv in self.cases(attributes).items():
+            with self.subTest(name):
+                self.ends_with(self.node.build(drv), OK)
+                theirs, ours = {}, {}
+                for path in self.nix.lines("nix-store", "--realise", "/nix/store/" + farm.base_name(drv)):
+                    info, = farm.json.loads(self.nix.run("nix", "path-info", "--json", path).out)
+                    theirs[path] = (farm.hash_bytes(info["narHash"]), info["narSize"], sorted(map(farm.base_name, info["references"])))
+                    said = self.node.narinfo(path)
+                    ours[path] = (farm.hash_bytes(said["NarHash"]), int(said["NarSize"]), said["References"])
+                self.assertEqual(ours, theirs)
+
+    def fails_as_with_nix(self, attributes, result):
+        for name, drv in self.cases(attributes).items():
+            with self.subTest(name):
+                theirs = self.nix.run("nix-store", "--realise", "/nix/store/" + farm.base_name(drv), check=False)
+                self.assertNotEqual(theirs.code, 0)
+                ours = self.ends_with(self.node.build(drv, "--json"), FAILED)
+                root, = ours.json()
+                self.assertEqual(root["result"], result)
+                said = [normalised(line) for line in ours.err.splitlines()]
+                start = theirs.err.index("error: ")
+                for line in theirs.err[start:].splitlines():
+                    self.assertTrue(any(normalised(line) in s for s in said), (line, said))
+
+    def test_structured_attributes_are_told_to_bash_and_as_json(self):
+        self.same_as_nix(r'''
+          types = structured {
+            big = 5000000000; more = 9223372036854775807; less = 0 - 9223372036854775807; whole = 3.0; exp = 1.0e10; huge = 1.0e300;
+            tiny = 1.0e-300; near = 16777216.5; float = 0.1; t = true; f = false; nul = null; q = "it's \"$x\" `y` \\ \n\t";
+            empty = [ ]; emptySet = { }; mixed = [ 1 "a b" true false null 2.0 ]; bad = [ 1 2.5 ]; nest = [ [ 1 ] ];
+            set = { "a b" = 1; "it's" = "x"; n = null; }; badSet = { a = [ ]; }; "not-a-name" = 1; "1x" = 2; _x = 3; unicode = "ü 世 \u0001";
+          } "types" "cat .attrs.sh .attrs.json > \${outputs[out]}";
+          environment = structured { outputs = [ "out" "dev" ]; passAsFile = [ "x" ]; x = "y"; requiredSystemFeatures = [ "kvm" ]; }
+            "environment" "env | grep -v NIX_ATTRS | sort > \${outputs[out]}; ls -A > \${outputs[dev]}";
+          placeholders = structured { flags = [ "--prefix=${builtins.placeholder "out"}" ]; }
+            "placeholders" "echo \${flags[@]} > \${outputs[out]}; cat .attrs.json >> \${outputs[out]}";
+          here = structured { } "here" "[ $NIX_ATTRS_SH_FILE -ef .attrs.sh ] || [ ! -e $NIX_ATTRS_SH_FILE ]; echo > \${outputs[out]}";
+        ''')
+
+    def test_the_references_graph_of_a_closure_is_told(self):
+        self.same_as_nix(r'''
+          plain = make { exportReferencesGraph = [ "all" top "one" leaf "below" "${top}/f" ]; } "plain" "cat all one below > $out";
+          json = structured { exportReferencesGraph = { all = [ top ]; some = [ leaf (builtins.elemAt closure 20) ]; single = leaf; }; }
+            "json" "cat .attrs.sh .attrs.json > \${outputs[out]}";
+          sources = structured { exportReferencesGraph.all = [ (builtins.toFile "text" "see ${builtins.toFile "inner" "x"}") ]; }
+            "sources" "cat .attrs.json > \${outputs[out]}";
+          derivations = make { exportReferencesGraph = [ "all" top.drvPath ]; } "derivations" "cat all > $out";
+        ''')
+
+    def test_a_references_graph_of_what_is_no_input_is_refused(self):
+        self.fails_as_with_nix(r'''
+          odd = make { exportReferencesGraph = [ "a" ]; } "odd" "echo > $out";
+          other = make { exportReferencesGraph = [ "a" "/nix/store/0000000000000000000000000000000c-x" ]; } "other" "echo > $out";
+          outside = make { exportReferencesGraph = [ "a" "/etc/passwd" ]; } "outside" "echo > $out";
+          name = make { exportReferencesGraph = [ "a/b" leaf ]; } "name" "echo > $out";
+        ''', "unsupported")
+
+    def test_outputs_that_keep_their_rules_are_taken(self):
+        self.same_as_nix(r'''
+          requisites = make { allowedRequisites = [ leaf ]; } "requisites" "echo ${leaf} $out > $out";
+          all = make { allowedRequisites = [ top leaf "out" ] ++ closure; } "all" "echo ${top} > $out";
+          dis = make { disallowedRequisites = [ "out" top ]; disallowedReferences = [ top ]; } "dis" "echo $out ${leaf} > $out";
+          outputs = make { outputs = [ "out" "dev" ]; allowedReferences = [ "dev" ]; } "outputs" "echo $dev > $out; echo > $dev";
+          sizes = structured { outputChecks.out = { maxSize = 1000; maxClosureSize = 100000; allowedRequisites = [ leaf "out" ]; }; }
+            "sizes" "echo ${leaf} > \${outputs[out]}";
+          unchecked = structured { outputs = [ "out" "dev" ]; outputChecks.dev.allowedReferences = [ ]; allowedReferences = [ ]; }
+            "unchecked" "echo ${leaf} > \${outputs[out]}; echo > \${outputs[dev]}";
+        ''')
+
+    def test_outputs_that_break_their_rules_are_rejected(self):
+        self.fails_as_with_nix(r'''
+          self = make { allowedReferences = [ ]; } "self" "echo $out > $out";
+          references = make { allowedReferences = [ leaf ]; } "references" "echo ${top} ${leaf} > $out";
+          requisites = make { allowedRequisites = [ top ]; } "requisites" "echo ${top} > $out";
+          disallowed = make { disallowedReferences = [ leaf ]; } "disallowed" "echo ${leaf} > $out";
+          deep = make { disallowedRequisites = [ leaf ]; } "deep" "echo ${top} > $out";
+          output = make { outputs = [ "out" "dev" ]; disallowedReferences = [ "dev" ]; } "output" "echo $dev > $out; echo > $dev";
+          through = make { outputs = [ "out" "dev" ]; disallowedRequisites = [ leaf ]; } "through" "echo $dev > $out; echo ${leaf} > $dev";
+          specifier = make { allowedReferences = [ "nope" ]; } "specifier" "echo > $out";
+          structuredSelf = structured { outputChecks.out.allowedRequisites = [ ]; } "structuredSelf" "echo \${outputs[out]} > \${outputs[out]}";
+          structuredDev = structured { outputs = [ "out" "dev" ]; outputChecks.dev.disallowedReferences = [ "out" ]; }
+            "structuredDev" "echo > \${outputs[out]}; echo \${outputs[out]} > \${outputs[dev]}";
+          cycle = make { outputs = [ "out" "dev" ]; } "cycle" "echo $dev > $out; echo $out > $dev";
+          longCycle = make { outputs = [ "a" "b" "c" "d" ]; } "longCycle" "echo $b > $a; echo $c > $b; echo $d $c > $c; echo $b > $d";
+        ''', "output_rejected")
+
+    def test_outputs_that_are_too_large_are_rejected_with_both_sizes(self):
+        self.fails_as_with_nix(r'''
+          size = structured { outputChecks.out.maxSize = 100; } "size" "head -c 1000 /dev/zero > \${outputs[out]}";
+          closureSize = structured { outputChecks.out.maxClosureSize = 2000; } "closureSize" "echo ${top} > \${outputs[out]}";
+          withOutput = structured { outputs = [ "out" "dev" ]; outputChecks.out.maxClosureSize = 500; }
+            "withOutput" "echo \${outputs[dev]} > \${outputs[out]}; head -c 1000 /dev/zero > \${outputs[dev]}";
+        ''', "output_limit")
+
+    def test_outputs_of_every_kind_are_taken(self):
+        self.same_as_nix(r'''
+          symlink = step "symlink" "ln -s ${leaf} $out";
+          dangling = step "dangling" "ln -s /nowhere $out";
+          usesSymlink = step "uses" "cat ${step "link" "ln -s ${leaf} $out"} > $out";
+          chain = make { outputs = [ "a" "b" "c" ]; } "chain" "echo $b > $a; echo $c $b > $b; echo > $c";
+          modes = step "modes" "mkdir $out; cd $out; touch a b c; chmod 4755 a || echo no > d; chmod 600 b; chmod 711 c; mkdir e; chmod 2755 e || echo no > f; umask > g";
+          hardLinks = step "hardLinks" "mkdir $out; echo x > $out/a; ln $out/a $out/b";
+          attributes = make { PATH = "/usr/bin:/bin"; } "attributes" "python3 -c 'import os,sys\nf=os.environ[\"out\"]\nopen(f,\"w\").close()\ntry: os.setxattr(f, \"user.x\", b\"y\")\nexcept OSError as e: open(f,\"w\").write(str(e.errno))'";
+        ''')
+
+
+if __name__ == "__main__":
+    farm.main()
