@@ -29,6 +29,9 @@ rt::supervisor_options supervise(rt::strategy how, std::size_t max_restarts, std
 expected<sandbox_settings> sandbox_of(const node_parts& parts) {
   sandbox_settings s;
   s.cores = parts.settings.cores;
+  s.impure_env = parts.environment;
+  s.fetch_program = find_program("coppice-fetch");
+  s.ca_bundle = parts.ca_bundle;
   for (auto& text : parts.settings.sandbox_paths) {
     auto path = parse_sandbox_path(text);
     if (!path) return fail(ec::invalid, "sandbox_paths: " + path.error().what);
@@ -48,7 +51,7 @@ worker_state::config worker_config(const node_parts& parts, sandbox_settings san
   c.kept = parts.kept;
   c.cgroups = parts.cgroups;
   c.log_dir = parts.state_dir / "running";
-  c.exec_program = find_exec_program();
+  c.exec_program = find_program("coppice-exec");
   c.sandbox = std::move(sandbox);
   c.run_as = parts.run_as;
   c.limits = parts.settings.limits;

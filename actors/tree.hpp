@@ -10,6 +10,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 
 namespace coppice::actors {
@@ -33,6 +34,8 @@ struct node_parts {
   std::shared_ptr<const nix::secret_key> signing_key;
   std::optional<rt::process_user> run_as;
   std::vector<std::string> systems;
+  std::map<std::string, std::string> environment; ///< the daemon's, for impureEnvVars
+  std::string ca_bundle;                          ///< authorities for HTTPS; empty if the machine has none
   std::uint32_t slots = 1;
   bound_port* http_port;
 };

@@ -12,7 +12,7 @@ packages=(
   libcurl4-openssl-dev libcpp-httplib-dev
   libtomlplusplus-dev libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libexpected-dev
   catch2 python3
-  bubblewrap nix-bin dpkg-dev curl ca-certificates git
+  bubblewrap nix-bin dpkg-dev curl ca-certificates openssl git
 )
 
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }

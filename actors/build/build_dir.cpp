@@ -35,11 +35,11 @@ expected<std::shared_ptr<unique_fd>> in_memory(const char* name, const std::stri
 
 } // namespace
 
-fs::path find_exec_program() {
+fs::path find_program(const std::string& program_name) {
   std::error_code ignored;
   const auto here = fs::read_symlink("/proc/self/exe", ignored).parent_path();
-  auto beside = here / "coppice-exec";
-  return fs::exists(beside, ignored) ? beside : here.parent_path() / "libexec/coppice/coppice-exec";
+  auto beside = here / program_name;
+  return fs::exists(beside, ignored) ? beside : here.parent_path() / "libexec/coppice" / program_name;
 }
 
 expected<std::shared_ptr<build_dir>> build_dir::make(sandbox_plan plan, build_dir_config config) {

@@ -10,13 +10,13 @@
 /// The scratch tree of one build. Everything here blocks: call it on pool threads.
 namespace coppice::actors {
 
-/// The program coppice-exec: beside our own program, else in ../libexec/coppice from there.
-std::filesystem::path find_exec_program();
+/// A program that belongs to ours, e.g. coppice-exec: beside our own, else in ../libexec/coppice from there.
+std::filesystem::path find_program(const std::string& program_name);
 
 struct build_dir_config {
   std::filesystem::path dir;        ///< made anew; on the local store's file system, so that outputs can be renamed
   std::filesystem::path inputs_dir; ///< has every input by its base name
-  std::filesystem::path exec_program = find_exec_program();
+  std::filesystem::path exec_program = find_program("coppice-exec");
   std::optional<rt::process_user> run_as{}; ///< owns the tree; as root, builders should not be root outside
   std::shared_ptr<rt::cgroup> group{};
 };

@@ -19,6 +19,11 @@ constexpr std::array sandboxed_files{
                         "nobody:x:65534:65534:Nobody:/:/noshell\n"},
     std::pair{"group", "root:x:0:\nnixbld:!:100:\nnogroup:x:65534:\n"},
 };
+/// The builder that is no file but a part of Nix, and where it and its authorities for HTTPS are inside.
+constexpr std::string_view fetchurl = "builtin:fetchurl";
+constexpr const char *fetch_program = "/coppice-fetch", *ca_bundle = "/coppice-ca-bundle.crt";
+/// Of the host, where the libraries of our own programs are.
+constexpr std::array library_paths{"/usr", "/lib", "/lib64", "/etc/ld.so.cache"};
 /// Of the host, for builders that may use its network.
 constexpr std::array network_files{"resolv.conf", "services", "hosts"};
 
@@ -128,9 +133,21 @@ void add_etc(sandbox_plan& plan) {
   }
 }
 
+/// Turns the plan's builder into the program that does here what Nix does itself.
+void use_fetch_program(sandbox_plan& plan, const sandbox_settings& settings) {
+  plan.builder = fetch_program;
+  plan.paths.push_back({settings.fetch_program, fetch_program, false});
+  for (std::string path : library_paths)
+    plan.paths.push_back({path, path, true});
+  plan.argv.resize(1);
+  if (settings.ca_bundle.empty()) return;
+  plan.argv.push_back(ca_bundle);
+  plan.paths.push_back({settings.ca_bundle, ca_bundle, true});
+}
+
 /// Why no machine of ours builds this derivation; nothing if we do.
 std::optional<std::string> unsupported_reason(const nix::derivation& drv) {
-  if (drv.builder.starts_with("builtin:") || drv.system == "builtin")
+  if (drv.builder != fetchurl && (drv.builder.starts_with("builtin:") || drv.system == "builtin"))
     return "its builder " + drv.builder + " is built into Nix and not into this farm";
   switch (drv.kind()) {
   case nix::output_kind::input_addressed:
@@ -214,6 +231,7 @@ expected<sandbox_plan> plan_sandbox(const nix::store_path& drv_path, const nix::
     return refuse(added.error().code, added.error().what);
   rewrite(plan);
   add_etc(plan);
+  if (drv.builder == fetchurl) use_fetch_program(plan, settings);
   return plan;
 }
 

@@ -30,6 +30,8 @@ struct sandbox_settings {
   unsigned cores = 1;                              ///< NIX_BUILD_CORES; 0 means as many as there are
   std::map<std::string, std::string> impure_env{}; ///< what fixed-output derivations may ask for by impureEnvVars
   std::string bwrap = "/usr/bin/bwrap";
+  std::string fetch_program{}; ///< what builtin:fetchurl is here
+  std::string ca_bundle{};     ///< by which that checks HTTPS servers; empty if the machine has none
 };
 
 /// Where a build directory is inside.

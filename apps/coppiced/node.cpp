@@ -2,6 +2,7 @@
 
 #include "actors/deliver/cache_server.hpp"
 #include "actors/tree.hpp"
+#include "apps/coppiced/machine.hpp"
 #include "apps/coppiced/state.hpp"
 #include "runtime/bridge.hpp"
 #include "runtime/log.hpp"
@@ -17,7 +18,6 @@
 #include <caf/scoped_actor.hpp>
 
 #include <sys/stat.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -46,14 +46,6 @@ struct scheduler_config : caf::actor_system_config {
 };
 
 std::uint32_t cpus() { return std::max(1u, std::thread::hardware_concurrency()); }
-
-std::vector<std::string> machine_systems() {
-  utsname u{};
-  ::uname(&u);
-  std::string machine = u.machine;
-  if (machine == "x86_64") return {"x86_64-linux", "i686-linux"};
-  return {machine + "-linux"};
-}
 
 /// As root, builders run as a user of their own, if that user can reach their inputs at all.
 std::optional<rt::process_user> builder_user(const fs::path& state_dir) {
@@ -168,6 +160,9 @@ expected<void> node::impl::start_actors() {
   parts.signing_key = state->signing_key();
   parts.run_as = builder_user(state->path());
   parts.systems = settings.systems.empty() ? machine_systems() : settings.systems;
+  parts.systems.emplace_back("builtin"); // builtin:fetchurl runs anywhere
+  parts.environment = environment_variables();
+  parts.ca_bundle = find_ca_bundle();
   parts.slots = settings.max_jobs > 0 ? settings.max_jobs : cpus();
   parts.http_port = &http_port;
   auto declared = actors::declare_tree(*directory, parts);

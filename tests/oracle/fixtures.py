@@ -20,7 +20,7 @@ BUILT = """
     src-file src-dir src-text src-text-with-ref src-named-path src-filtered drv-as-input drv-closure-as-input
     fod-flat-md5 fod-flat-sha1 fod-flat-sha256 fod-flat-sha512 fod-flat-sri fod-recursive-sha1 fod-recursive-sha256
     fod-variant uses-fod uses-fod-variant
-    structured export-graph export-graph-structured checks
+    structured export-graph export-graph-structured checks builtin-fetchurl
 """.split()
 
 # Failing as with Nix and in its words: the class.
@@ -31,7 +31,6 @@ OWN_WORDS = {"other-system": ("unplaceable", "no machine can build it: .*aarch64
 
 # Refused: what the reason must name.
 REFUSED = {
-    "builtin-fetchurl": "builtin:fetchurl|system 'builtin'",
     "ca": "content-addressed",
     "ca-flat": "content-addressed",
     "ca-self-ref": "content-addressed",

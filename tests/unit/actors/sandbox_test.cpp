@@ -221,6 +221,22 @@ TEST_CASE("with structured attributes nothing of the derivation is in the enviro
   CHECK(p.files.size() == 2);
 }
 
+TEST_CASE("builtin:fetchurl is a program of ours among libraries of the machine") {
+  auto f = load("builtin-fetchurl");
+  auto p = plan(f, {.fetch_program = "/h/fetch", .ca_bundle = "/h/ca"});
+  const auto order = split(exec_order(p));
+  CHECK(order[3] == "builtin:fetchurl");
+  const auto arguments = split(bwrap_arguments(p, place));
+  CHECK(has_sequence(arguments, {"--ro-bind", "/h/fetch", order[1]}));
+  CHECK(has_sequence(arguments, {"--ro-bind-try", "/h/ca", order[4]}));
+  CHECK(has_sequence(arguments, {"--ro-bind-try", "/usr", "/usr"}));
+  CHECK(p.env.at("url") == "file:///dev/null");
+  f.drv.builder = "builtin:buildenv";
+  CHECK(plan_sandbox(f.path, f.drv, {}, {}).error().code == ec::unsupported);
+  f.drv.builder = "/bin/sh";
+  CHECK(plan_sandbox(f.path, f.drv, {}, {}).error().code == ec::unsupported);
+}
+
 TEST_CASE("attributes that mean nothing are refused and end nothing else") {
   const std::pair<const char*, const char*> wrong[] = {
       {"__json", "[]"},
