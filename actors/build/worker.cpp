@@ -39,6 +39,10 @@ expected<void> copy_log(store::blob_store& blobs, const std::filesystem::path& f
   return {};
 }
 
+std::string content_address(nix::content_method method, const nix::hash& hash) {
+  return (method == nix::content_method::recursive ? "fixed:r:" : "fixed:") + hash.to_string();
+}
+
 /// Adds what only exportReferencesGraph asks for: the outputs of derivations that are inputs themselves.
 expected<build_inputs> with_outputs(const nix::derivation& drv, std::vector<path_info> closure, const store::local_store& local) {
   build_inputs inputs{std::move(closure)};
@@ -251,6 +255,9 @@ void worker_state::start(fence token) {
 }
 
 void worker_state::run() {
+  // content is what a fixed output is about: one that is here, perhaps as the wrong one of another, is not made again
+  if (drv_.is_fixed_output() && config_.local->query(*drv_.outputs.begin()->second.path))
+    return perform(attempt_.on_exited({}, {}));
   struct made {
     std::shared_ptr<build_dir> dir;
     std::filesystem::path staging;
@@ -369,6 +376,13 @@ void worker_state::store_log(const build_exit& e, std::string tail) {
     });
 }
 
+/// Where the outputs lie: what the builder made, else the fixed output that was there already.
+tl::expected<std::map<std::string, std::filesystem::path>, build_fault> worker_state::trees() const {
+  if (dir_) return dir_->collect_outputs();
+  auto& [output_name, output] = *drv_.outputs.begin();
+  return std::map<std::string, std::filesystem::path>{{output_name, config_.local->real_path(*output.path)}};
+}
+
 void worker_state::pack(bool registered) {
   upload_order o;
   o.name = label();
@@ -393,7 +407,7 @@ void worker_state::pack(bool registered) {
     }
     o.kept_trees = o.trees;
   } else {
-    auto made = dir_->collect_outputs();
+    auto made = trees();
     if (!made) return reject(made.error().kind, made.error().reason);
     for (auto& out : o.outputs) o.trees.push_back(made->at(out.name));
   }
@@ -401,8 +415,7 @@ void worker_state::pack(bool registered) {
     auto& output = drv_.outputs.begin()->second;
     if (auto declared = output.content_hash()) {
       o.content.emplace(output.method(), declared->algo());
-      o.outputs[0].info.ca = std::string("fixed:") + (output.method() == nix::content_method::recursive ? "r:" : "") +
-                             declared->to_string();
+      o.outputs[0].info.ca = content_address(output.method(), *declared);
     }
   }
   peers_.upload(self_, std::move(o));
@@ -429,7 +442,12 @@ caf::result<ledger::done> worker_state::on_packed(packed_outputs& p) {
     out.fail(ec::stale, "this attempt is past packing");
   } else if (auto fault = fault_of(p)) {
     out.fail(ec::invalid, fault->reason);
-    reject(fault->kind, fault->reason);
+    if (!dir_)
+      drop_damaged();
+    else if (fault->kind == failure::hash_mismatch)
+      keep_mismatch(p, fault->reason);
+    else
+      reject(fault->kind, fault->reason);
   } else {
     uploader_ = out;
     perform(attempt_.on_packed(std::move(p.outputs)));
@@ -437,8 +455,35 @@ caf::result<ledger::done> worker_state::on_packed(packed_outputs& p) {
   return out;
 }
 
+// Who corrects the hash that a derivation declares does not wait for the same bytes again.
+void worker_state::keep_mismatch(const packed_outputs& p, const std::string& reason) {
+  auto& output = drv_.outputs.begin()->second;
+  auto info = p.outputs[0].info;
+  auto hash = nix::hash::parse_any(p.content_hash, output.content_hash()->algo());
+  auto path = hash ? nix::fixed_output_path(drv_.name, output.method(), *hash) : tl::unexpected(hash.error());
+  auto made = trees();
+  if (!path || !made) return reject(failure::hash_mismatch, reason);
+  info.path = *path;
+  info.ca = content_address(output.method(), *hash);
+  std::vector<std::pair<path_info, std::filesystem::path>> tree{{info, made->begin()->second}};
+  blocking([local = config_.local, tree, dir = dir_] { return local->add_outputs(tree); },
+           [this, path = *path, reason](const error& e) {
+             if (e.code != ec::none) rt::log::warn("WORKER", "wrong output not kept path={} error={}", path.to_string(), to_string(e));
+             reject(failure::hash_mismatch, reason);
+           });
+}
+
+void worker_state::drop_damaged() {
+  auto path = *drv_.outputs.begin()->second.path;
+  blocking([local = config_.local, path] { return local->remove(path); },
+           [this, path](const error& e) {
+             auto what = "what the local store has as " + path.to_string() + " is damaged";
+             reject(failure::infra, e.code == ec::none ? what : what + " and cannot be removed: " + e.what);
+           });
+}
+
 void worker_state::keep(const std::vector<realised_output>& outputs) {
-  auto made = dir_->collect_outputs();
+  auto made = trees();
   if (!made) return reject(made.error().kind, made.error().reason);
   std::vector<std::pair<path_info, std::filesystem::path>> trees;
   for (auto& o : outputs) trees.emplace_back(o.info, made->at(o.name));

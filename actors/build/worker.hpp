@@ -92,6 +92,9 @@ private:
   void pack(bool registered);
   caf::result<ledger::done> on_packed(packed_outputs& p);
   std::optional<build_fault> fault_of(const packed_outputs& p) const;
+  tl::expected<std::map<std::string, std::filesystem::path>, build_fault> trees() const;
+  void keep_mismatch(const packed_outputs& p, const std::string& reason);
+  void drop_damaged();
   void keep(const std::vector<realised_output>& outputs);
   void discard(bool committed);
   void report(std::string_view phase, std::string last_line = {}, bool over = false);
@@ -115,7 +118,7 @@ private:
   attempt attempt_;
   nix::derivation drv_;
   fetched inputs_;
-  std::shared_ptr<build_dir> dir_;
+  std::shared_ptr<build_dir> dir_; ///< null before the start, and for a fixed output that is here already
   std::filesystem::path staging_;
   std::optional<log_relay_actor> relay_;
   std::optional<executor_actor> executor_;

@@ -157,6 +157,16 @@ class Semantics(BesideNix):
           attributes = make { PATH = "/usr/bin:/bin"; } "attributes" "python3 -c 'import os,sys\nf=os.environ[\"out\"]\nopen(f,\"w\").close()\ntry: os.setxattr(f, \"user.x\", b\"y\")\nexcept OSError as e: open(f,\"w\").write(str(e.errno))'";
         ''')
 
+    def test_fixed_outputs_that_refer_to_something_are_rejected(self):
+        # Nix 2.8.0 registers some under paths that nobody asked for; later ones say what we say
+        for script in ("echo $out > $out", "echo ${leaf} > $out"):
+            with self.subTest(script):
+                drv = self.cases(f'''refers = make {{ outputHashMode = "recursive"; outputHashAlgo = "sha256";
+                  outputHash = "{"0" * 64}"; }} "refers" "{script}";''')["refers"]
+                done = self.ends_with(self.node.build(drv, "--json"), FAILED)
+                self.assertEqual(done.json()[0]["result"], "output_rejected")
+                self.assertIn("fixed-output derivations must not reference store paths: '/nix/store/" + farm.base_name(drv), done.err)
+
     def test_impure_variables_come_from_the_daemon(self):
         # the hash of the home directory is what both find in the environment they were started with
         text = self.scratch.env["HOME"] + "--\n"
@@ -291,6 +301,26 @@ class Fetchurl(BesideNix):
         done, _ = self.build(self.fetch("/file", "0" * 64), FAILED)
         self.assertEqual(done.json()[0]["result"], "hash_mismatch")
         self.assertIn("got:    sha256-" + base64.b64encode(hashlib.sha256(b"x").digest()).decode(), done.err)
+
+    def test_a_wrong_output_is_kept_for_whoever_corrects_the_hash(self):
+        self.server.files = {"/file": b"x", "/other": b"y"}
+        right = {path: hashlib.sha256(body).hexdigest() for path, body in self.server.files.items()}
+        self.build(self.fetch("/file", "0" * 64), FAILED)
+        self.assertEqual(len(self.server.asked), 1)
+        done, _ = self.build(self.fetch("/file", right["/file"]), OK)
+        self.assertEqual(len(self.server.asked), 1)
+        out = done.json()[0]["outputs"]["out"]
+        self.assertEqual(self.node.narinfo(out)["CA"], "fixed:sha256:" + self.nix.run("nix", "hash", "to-base32", "--type", "sha256", right["/file"]).out.strip())
+        # damaged meanwhile, it is made again
+        self.build(self.fetch("/other", "0" * 64), FAILED)
+        drv, = self.nix.instantiate(self.expression(self.fetch("/other", right["/other"])))
+        kept = self.nix.lines("nix-store", "--query", "--outputs", "/nix/store/" + farm.base_name(drv))[0]
+        real = os.path.join(self.node.state, "local/store", farm.base_name(kept))
+        os.chmod(real, 0o644)
+        farm.write(real, "z")
+        self.ends_with(self.node.build(drv), OK)
+        self.assertEqual(farm.read(real), "y")
+        self.assertEqual(len(self.server.asked), 3)
 
     def test_a_fetch_that_hangs_can_be_cancelled(self):
         self.server.files, self.server.faults = {"/file": b"x"}, {"/file": ["hang"]}
