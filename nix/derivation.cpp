@@ -21,33 +21,6 @@ expected<nix::hash> declared_hash(const derivation_output& output) {
   return nix::hash::parse_any(output.hash, *algo);
 }
 
-expected<void> check_output(const derivation_output& output) {
-  if (output.hash_algo.empty()) {
-    if (!output.hash.empty()) return fail("a hash without an algorithm");
-    return {};
-  }
-  auto algo = std::string_view{output.hash_algo};
-  if (algo.starts_with(recursive_prefix)) algo.remove_prefix(recursive_prefix.size());
-  if (const auto known = parse_hash_algo(algo); !known) return tl::unexpected<error>(known.error());
-  const bool fixed = !output.hash.empty() && output.hash != impure_hash;
-  if (fixed != output.path.has_value())
-    return fail(fixed ? "a fixed output without a path"
-                      : "a path stated for an output whose path is known after the build only");
-  if (!fixed) return {};
-  const auto hash = declared_hash(output);
-  if (!hash) return tl::unexpected<error>(hash.error());
-  if (hash->base16() != output.hash) return fail("hash ", quoted(output.hash), " is not lower-case");
-  return {};
-}
-
-expected<void> check_kinds(const derivation& drv) {
-  for (const auto& [name, output] : drv.outputs)
-    if (output.kind() != drv.kind()) return fail("outputs of different kinds: ", quoted(name));
-  if (drv.is_fixed_output() && (drv.outputs.size() != 1 || drv.outputs.begin()->first != "out"))
-    return fail("a fixed-output derivation must have the one output 'out'");
-  return {};
-}
-
 /// Reads the seven fields of Derive(…), in order.
 class parser {
 public:
@@ -57,7 +30,7 @@ public:
 
   expected<derivation> parse() {
     if (auto read = parse_fields(); !read) return tl::unexpected<error>(std::move(read.error()));
-    if (auto checked = check_kinds(drv_); !checked) return tl::unexpected<error>(std::move(checked.error()));
+    if (auto checked = check_output_kinds(drv_); !checked) return tl::unexpected<error>(std::move(checked.error()));
     return std::move(drv_);
   }
 
@@ -184,6 +157,33 @@ expected<derivation> parse_as(std::string_view aterm, std::string name, std::str
 }
 
 } // namespace
+
+expected<void> check_output(const derivation_output& output) {
+  if (output.hash_algo.empty()) {
+    if (!output.hash.empty()) return fail("a hash without an algorithm");
+    return {};
+  }
+  auto algo = std::string_view{output.hash_algo};
+  if (algo.starts_with(recursive_prefix)) algo.remove_prefix(recursive_prefix.size());
+  if (const auto known = parse_hash_algo(algo); !known) return tl::unexpected<error>(known.error());
+  const bool fixed = !output.hash.empty() && output.hash != impure_hash;
+  if (fixed != output.path.has_value())
+    return fail(fixed ? "a fixed output without a path"
+                      : "a path stated for an output whose path is known after the build only");
+  if (!fixed) return {};
+  const auto hash = declared_hash(output);
+  if (!hash) return tl::unexpected<error>(hash.error());
+  if (hash->base16() != output.hash) return fail("hash ", quoted(output.hash), " is not lower-case");
+  return {};
+}
+
+expected<void> check_output_kinds(const derivation& drv) {
+  for (const auto& [name, output] : drv.outputs)
+    if (output.kind() != drv.kind()) return fail("outputs of different kinds: ", quoted(name));
+  if (drv.is_fixed_output() && (drv.outputs.size() != 1 || drv.outputs.begin()->first != "out"))
+    return fail("a fixed-output derivation must have the one output 'out'");
+  return {};
+}
 
 output_kind derivation_output::kind() const {
   if (hash == impure_hash) return output_kind::impure;

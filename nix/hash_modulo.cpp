@@ -35,6 +35,56 @@ std::string drv_output_id(const sha256_digest& inhash, std::string_view output) 
   return id;
 }
 
+expected<modulo> hash_modulo(const derivation_view& drv, std::span<const modulo* const> inputs, bool mask,
+                             std::string_view store_dir) {
+  const auto& head = drv.head();
+  if (head.is_fixed_output())
+    return fixed_digest(head, store_dir).map([](const sha256_digest& digest) { return modulo{digest, false}; });
+
+  struct input {
+    const sha256_digest* digest;
+    std::string_view wanted;
+  };
+  std::vector<input> sorted;
+  sorted.reserve(inputs.size());
+  modulo result;
+  result.deferred = is_known_after_build(head.kind());
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    sorted.push_back({&inputs[i]->digest, drv.inputs()[i].wanted});
+    result.deferred |= inputs[i]->deferred;
+  }
+  std::sort(sorted.begin(), sorted.end(), [](const input& a, const input& b) { return *a.digest < *b.digest; });
+
+  static thread_local std::string text; // reused: this is called for each of many derivations
+  text.clear();
+  mask ? drv.append_masked_before(text) : void(text += drv.before_inputs());
+  text += '[';
+  for (auto first = sorted.begin(); first != sorted.end();) {
+    const auto last = std::find_if(first, sorted.end(), [&](const input& i) { return *i.digest != *first->digest; });
+    text += first == sorted.begin() ? "(\"" : ",(\"";
+    text += base16_encode(*first->digest);
+    text += "\",";
+    if (last - first == 1) {
+      text += first->wanted;
+    } else { // two derivations of one result count as one input
+      std::set<std::string> wanted;
+      for (auto one = first; one != last; ++one) {
+        aterm_cursor list{one->wanted};
+        std::string name;
+        auto read = list.list([&] { return list.string(name).map([&] { wanted.insert(name); }); });
+        if (!read) return tl::unexpected<error>(std::move(read.error()));
+      }
+      aterm_writer{text, store_dir}.strings(wanted);
+    }
+    text += ')';
+    first = last;
+  }
+  text += ']';
+  mask ? drv.append_masked_after(text) : void(text += drv.after_inputs());
+  result.digest = sha256(text);
+  return result;
+}
+
 modulo_cache::modulo_cache(lookup find, std::string_view store_dir) : find_(std::move(find)), store_dir_(store_dir) {}
 
 /// Requires that every input is known, unless `drv` is fixed-output.
@@ -151,40 +201,49 @@ expected<sha256_digest> modulo_cache::inhash_of(const store_path& drv_path) {
 }
 
 expected<std::map<std::string, store_path>> modulo_cache::output_paths(const derivation& drv) {
+  return masked(drv).and_then([&](const modulo& hash) { return nix::output_paths(drv, hash, store_dir_); });
+}
+
+expected<void> modulo_cache::verify_output_paths(const derivation& drv) {
+  return masked(drv).and_then([&](const modulo& hash) { return nix::verify_output_paths(drv, hash, store_dir_); });
+}
+
+expected<std::map<std::string, store_path>> output_paths(const derivation& drv, const modulo& masked,
+                                                         std::string_view store_dir) {
   std::map<std::string, store_path> paths;
-  const auto hash = masked(drv);
-  if (!hash) return tl::unexpected<error>(hash.error());
-  if (hash->deferred) return paths;
+  if (masked.deferred) return paths;
   for (const auto& [name, output] : drv.outputs) {
     const auto path_name = output_path_name(drv.name, name);
     auto path = drv.is_fixed_output() ? output.content_hash().and_then([&](const nix::hash& content) {
-      return fixed_output_path(path_name, output.method(), content, {}, false, store_dir_);
+      return fixed_output_path(path_name, output.method(), content, {}, false, store_dir);
     })
-                                      : make_store_path("output:" + name, hash->digest, path_name, store_dir_);
+                                      : make_store_path("output:" + name, masked.digest, path_name, store_dir);
     if (!path) return tl::unexpected<error>(std::move(path.error()));
     paths.emplace(name, std::move(*path));
   }
   return paths;
 }
 
-expected<void> modulo_cache::verify_output_paths(const derivation& drv) {
-  const auto paths = output_paths(drv);
+expected<void> verify_output_paths(const derivation& drv, const modulo& masked, std::string_view store_dir) {
+  const auto paths = output_paths(drv, masked, store_dir);
   if (!paths) return tl::unexpected<error>(paths.error());
   for (const auto& [name, output] : drv.outputs) {
-    const auto shown = "output " + quoted(name) + " of derivation " + quoted(drv.name);
+    const auto shown = [&, name = std::string_view{name}] {
+      return "output " + quoted(name) + " of derivation " + quoted(drv.name);
+    };
     const auto right = paths->find(name);
     if (output.path && right == paths->end())
-      return fail(shown, " states a path although it depends on a floating output");
+      return fail(shown(), " states a path although it depends on a floating output");
     if (output.path && *output.path != right->second)
-      return fail(shown, " states the path ", output.path->to_string(store_dir_), ", right is ",
-                  right->second.to_string(store_dir_));
+      return fail(shown(), " states the path ", output.path->to_string(store_dir), ", right is ",
+                  right->second.to_string(store_dir));
     const auto variable = drv.env.find(name);
     const auto stated = variable == drv.env.end() ? std::string_view{} : std::string_view{variable->second};
     // A deferred output's variable is empty until the path is filled in; a floating one's holds a placeholder.
     const bool may_be_empty = output.kind() == output_kind::deferred;
     if (is_known_after_build(output.kind()) || (may_be_empty && stated.empty())) continue;
-    if (right == paths->end() || stated != right->second.to_string(store_dir_))
-      return fail(shown, " is not what its environment variable states");
+    if (right == paths->end() || stated != right->second.to_string(store_dir))
+      return fail(shown(), " is not what its environment variable states");
   }
   return {};
 }

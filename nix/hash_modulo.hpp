@@ -1,10 +1,12 @@
 #pragma once
 
 #include "nix/derivation.hpp"
+#include "nix/derivation_view.hpp"
 
 #include <cstddef>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -21,6 +23,21 @@ struct modulo {
 
 /// The id of a realisation: "sha256:<hex of inhash>!<output>".
 std::string drv_output_id(const sha256_digest& inhash, std::string_view output);
+
+/// The hash modulo of a derivation; `inputs` has the unmasked ones of drv.inputs(), in that order. Fails for a fixed
+/// output without a path.
+expected<modulo> hash_modulo(const derivation_view& drv, std::span<const modulo* const> inputs, bool mask,
+                             std::string_view store_dir = default_store_dir);
+
+/// The path of each output of a derivation with that masked hash; of `drv`, only name and outputs are looked at.
+/// Outputs whose path is not known before a build (floating, impure, deferred) are absent.
+expected<std::map<std::string, store_path>> output_paths(const derivation& drv, const modulo& masked,
+                                                         std::string_view store_dir = default_store_dir);
+
+/// Fails unless every path stated for an output is the right one, in `outputs` and in the environment variables named
+/// like outputs, and none is stated where it cannot be known.
+expected<void> verify_output_paths(const derivation& drv, const modulo& masked,
+                                   std::string_view store_dir = default_store_dir);
 
 /// Computes hashes modulo over a graph of derivations, each once; memory is 100 bytes or so per derivation seen, and
 /// depth of the graph is bounded by memory only, never by the stack.
@@ -45,11 +62,10 @@ public:
   /// inhash_of the derivation at that path.
   expected<sha256_digest> inhash_of(const store_path& drv_path);
 
-  /// The path of each output; outputs whose path is not known before a build (floating, impure, deferred) are absent.
+  /// As the function of that name.
   expected<std::map<std::string, store_path>> output_paths(const derivation& drv);
 
-  /// Fails unless every path stated for an output is the right one, in `outputs` and in the environment, and none is
-  /// stated where it cannot be known.
+  /// As the function of that name.
   expected<void> verify_output_paths(const derivation& drv);
 
   /// Derivations remembered.

@@ -1,14 +1,21 @@
 #include "nix/store_path.hpp"
 
 #include <algorithm>
+#include <array>
 
 namespace coppice::nix {
 
 namespace {
 
+constexpr auto name_chars = [] {
+  std::array<bool, 256> allowed{};
+  for (const unsigned char c : std::string_view{"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-._?="})
+    allowed[c] = true;
+  return allowed;
+}();
+
 bool is_name_char(char c) {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-         std::string_view{"+-._?="}.find(c) != std::string_view::npos;
+  return name_chars[static_cast<unsigned char>(c)];
 }
 
 std::string hex(const sha256_digest& digest) {

@@ -7,7 +7,7 @@
 
 #include <limits>
 #include <optional>
-#include <set>
+#include <unordered_map>
 
 namespace coppice::store {
 
@@ -84,66 +84,100 @@ expected<std::vector<text_of>> parse(std::string_view bytes, std::size_t derivat
   return visitor.texts();
 }
 
-/// Parses the text and proves that it is what the path names.
-expected<std::pair<nix::store_path, closure_derivation>> check(const text_of& text, std::string_view store_dir) {
+/// What is wrong with a text that is not as Nix writes it.
+tl::unexpected<error> why_refused(const text_of& text, const nix::store_path& path, std::string_view store_dir) {
+  const auto drv = nix::parse_derivation(text.aterm, path, store_dir);
+  if (!drv) return fail(ec::invalid, drv.error().what);
+  return fail(ec::invalid, "derivation " + path.to_string(store_dir) + " is not written as Nix writes it");
+}
+
+/// Reads the text and proves that it is what the path names.
+expected<derivation_closure::item> check(const text_of& text, std::string_view store_dir) {
   auto path = nix::store_path::from_base_name(text.base_name);
   if (!path) return fail(ec::invalid, "the closure names a derivation wrongly: " + path.error().what);
   if (!path->is_derivation())
     return fail(ec::invalid, "the closure holds " + path->to_string(store_dir) + ", which is no derivation");
-  auto drv = nix::parse_derivation(text.aterm, *path, store_dir);
-  if (!drv) return fail(ec::invalid, drv.error().what);
-  if (nix::print_derivation(*drv, store_dir) != text.aterm)
-    return fail(ec::invalid, "derivation " + path->to_string(store_dir) + " is not written as Nix writes it");
-  const auto follows = nix::text_path(path->name(), text.aterm, drv->references(), store_dir);
-  if (!follows) return fail(ec::invalid, follows.error().what);
-  if (*follows != *path)
+  auto drv = nix::derivation_view::read(text.aterm, std::string{nix::derivation_name(*path)}, store_dir);
+  if (!drv) return why_refused(text, *path, store_dir);
+  if (const auto follows = drv->path(store_dir); follows != *path)
     return fail(ec::invalid, "derivation " + path->to_string(store_dir) + " has contents whose path is " +
-                                 follows->to_string(store_dir));
-  return std::pair{std::move(*path), closure_derivation{std::move(*drv), std::string{text.aterm}}};
+                                 follows.to_string(store_dir));
+  return derivation_closure::item{std::move(*path), std::move(*drv), {}};
 }
 
-expected<void> check_complete(const derivation_closure& closure, std::string_view store_dir) {
-  for (const auto& [path, item] : closure)
-    for (const auto& [input, outputs] : item.drv.input_drvs)
-      if (!closure.contains(input))
-        return fail(ec::invalid, "derivation " + path.to_string(store_dir) + " needs " + input.to_string(store_dir) +
-                                     ", which is not in the closure");
+/// Finds every input among the items.
+expected<void> connect(std::vector<derivation_closure::item>& items, std::string_view store_dir) {
+  std::unordered_map<std::string_view, std::uint32_t> index;
+  index.reserve(items.size());
+  for (const auto& one : items)
+    if (!index.emplace(one.path.base_name(), static_cast<std::uint32_t>(index.size())).second)
+      return fail(ec::invalid, "derivation " + one.path.to_string(store_dir) + " is in the closure twice");
+  for (auto& one : items) {
+    one.inputs.reserve(one.drv.inputs().size());
+    for (const auto& input : one.drv.inputs()) {
+      const auto found = index.find(input.base_name);
+      if (found == index.end())
+        return fail(ec::invalid, "derivation " + one.path.to_string(store_dir) + " needs " + std::string{store_dir} +
+                                     "/" + std::string{input.base_name} + ", which is not in the closure");
+      one.inputs.push_back(found->second);
+    }
+  }
+  return {};
+}
+
+/// Puts every item behind its inputs.
+expected<void> sort(std::vector<derivation_closure::item>& items, std::string_view store_dir) {
+  std::vector<std::vector<std::uint32_t>> inputs;
+  inputs.reserve(items.size());
+  for (auto& one : items)
+    inputs.push_back(std::move(one.inputs));
+  const auto order = inputs_first(inputs);
+  if (!order)
+    return fail(ec::invalid, "derivation " + items[order.error()].path.to_string(store_dir) + " needs itself");
+  std::vector<std::uint32_t> place(items.size());
+  std::vector<derivation_closure::item> sorted;
+  sorted.reserve(items.size());
+  for (const auto i : *order) {
+    place[i] = static_cast<std::uint32_t>(sorted.size());
+    for (auto& input : inputs[i])
+      input = place[input];
+    items[i].inputs = std::move(inputs[i]);
+    sorted.push_back(std::move(items[i]));
+  }
+  items = std::move(sorted);
   return {};
 }
 
 } // namespace
 
-expected<void> check_acyclic(const derivation_closure& closure, std::string_view store_dir) {
-  using iterator = derivation_closure::const_iterator;
+tl::expected<std::vector<std::uint32_t>, std::uint32_t>
+inputs_first(const std::vector<std::vector<std::uint32_t>>& inputs) {
+  enum class state : std::uint8_t { untouched, open, done };
   struct step {
-    iterator at;
-    std::map<nix::store_path, std::set<std::string>>::const_iterator next;
+    std::uint32_t node;
+    std::size_t next;
   };
-  std::set<nix::store_path> done, on_way;
-  std::vector<step> way;
-  auto go = [&](iterator at) {
-    way.push_back({at, at->second.drv.input_drvs.begin()});
-    on_way.insert(at->first);
-  };
-  for (auto start = closure.begin(); start != closure.end(); ++start) {
-    if (!done.contains(start->first)) go(start);
+  std::vector<state> states(inputs.size(), state::untouched);
+  std::vector<std::uint32_t> order;
+  order.reserve(inputs.size());
+  std::vector<step> way; // on the heap: graphs may be very deep
+  for (std::uint32_t start = 0; start < inputs.size(); ++start) {
+    if (states[start] == state::untouched) way.push_back({start, 0});
     while (!way.empty()) {
-      auto& [at, next] = way.back();
-      if (next == at->second.drv.input_drvs.end()) {
-        on_way.erase(at->first);
-        done.insert(at->first);
+      auto& [node, next] = way.back();
+      states[node] = state::open;
+      if (next == inputs[node].size()) {
+        states[node] = state::done;
+        order.push_back(node);
         way.pop_back();
         continue;
       }
-      const auto& input = (next++)->first;
-      if (on_way.contains(input))
-        return fail(ec::invalid, "derivation " + input.to_string(store_dir) + " needs itself, by way of " +
-                                     at->first.to_string(store_dir));
-      if (done.contains(input)) continue;
-      if (const auto found = closure.find(input); found != closure.end()) go(found);
+      const auto input = inputs[node][next++];
+      if (states[input] == state::open) return tl::unexpected<std::uint32_t>(input);
+      if (states[input] == state::untouched) way.push_back({input, 0});
     }
   }
-  return {};
+  return order;
 }
 
 expected<std::string> pack_closure(const std::vector<std::pair<nix::store_path, std::string>>& derivations) {
@@ -184,19 +218,20 @@ expected<derivation_closure> unpack_closure(std::string_view bytes, const closur
   auto raw = decompress(bytes, bounds);
   if (!raw && raw.error().code == ec::corrupt) return fail(ec::bad_message, "the closure: " + raw.error().what);
   if (!raw) return tl::unexpected(raw.error());
-  const auto texts = parse(*raw, limits.derivations_max);
+  const auto shared = std::make_shared<const std::string>(std::move(*raw));
+  const auto texts = parse(*shared, limits.derivations_max);
   if (!texts) return tl::unexpected(texts.error());
 
-  derivation_closure closure;
+  std::vector<derivation_closure::item> items;
+  items.reserve(texts->size());
   for (const auto& text : *texts) {
     auto checked = check(text, store_dir);
     if (!checked) return tl::unexpected(checked.error());
-    const auto [at, added] = closure.insert(std::move(*checked));
-    if (!added) return fail(ec::invalid, "derivation " + at->first.to_string(store_dir) + " is in the closure twice");
+    items.push_back(std::move(*checked));
   }
-  auto sound = check_complete(closure, store_dir).and_then([&] { return check_acyclic(closure, store_dir); });
+  auto sound = connect(items, store_dir).and_then([&] { return sort(items, store_dir); });
   if (!sound) return tl::unexpected(sound.error());
-  return closure;
+  return derivation_closure{shared, std::move(items)};
 }
 
 blob_id closure_id(std::string_view bytes) {

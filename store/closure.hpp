@@ -1,10 +1,10 @@
 #pragma once
 
 #include "messages/ids.hpp"
-#include "nix/derivation.hpp"
+#include "nix/derivation_view.hpp"
 
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,13 +19,24 @@ struct closure_limits {
   std::uint64_t bytes_max = UINT64_C(4) << 30; ///< decompressed
 };
 
-struct closure_derivation {
-  nix::derivation drv;
-  std::string aterm;
-};
+/// The derivations of a closure, with all their input derivations, and the text in which they stand.
+class derivation_closure {
+public:
+  struct item {
+    nix::store_path path; ///< of the .drv
+    nix::derivation_view drv;
+    std::vector<std::uint32_t> inputs; ///< indices of the input derivations, as in drv.inputs()
+  };
+  derivation_closure(std::shared_ptr<const std::string> bytes, std::vector<item> items)
+      : bytes_(std::move(bytes)), items_(std::move(items)) {}
 
-/// Derivations by the paths of their .drv files, with all their input derivations.
-using derivation_closure = std::map<nix::store_path, closure_derivation>;
+  /// Every derivation comes after its inputs.
+  const std::vector<item>& items() const { return items_; }
+
+private:
+  std::shared_ptr<const std::string> bytes_;
+  std::vector<item> items_;
+};
 
 /// The bytes to upload. `limit_exceeded` for a text of 4 GiB or more.
 expected<std::string> pack_closure(const std::vector<std::pair<nix::store_path, std::string>>& derivations);
@@ -36,8 +47,9 @@ expected<std::string> pack_closure(const std::vector<std::pair<nix::store_path, 
 expected<derivation_closure> unpack_closure(std::string_view bytes, const closure_limits& limits = {},
                                             std::string_view store_dir = "/nix/store");
 
-/// `invalid`, naming two of its derivations, if there is a cycle; inputs that are absent are passed over.
-expected<void> check_acyclic(const derivation_closure& closure, std::string_view store_dir = "/nix/store");
+/// The nodes of a graph, each after its inputs; or a node that is an input of itself, by way of others.
+tl::expected<std::vector<std::uint32_t>, std::uint32_t>
+inputs_first(const std::vector<std::vector<std::uint32_t>>& inputs);
 
 /// sha256 of the uploaded bytes.
 blob_id closure_id(std::string_view bytes);

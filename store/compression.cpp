@@ -2,6 +2,7 @@
 
 #include <zstd.h>
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -10,6 +11,8 @@ namespace coppice::store {
 namespace {
 
 constexpr std::string_view zstd_magic = "\x28\xb5\x2f\xfd";
+
+constexpr std::uint64_t reserved_max = 1 << 30, reserved_per_byte = 16;
 
 tl::unexpected<error> zstd_failed(std::string_view tried, std::size_t code) {
   return fail(ec::corrupt, "cannot " + std::string{tried} + ": " + ZSTD_getErrorName(code));
@@ -123,6 +126,8 @@ expected<std::string> compress(std::string_view bytes, const zstd_options& optio
 
 expected<std::string> decompress(std::string_view bytes, const decompress_limits& limits) {
   std::string result;
+  // Address space only: pages that are not written cost nothing, growing by copies does.
+  result.reserve(std::min({limits.bytes_max, reserved_max, reserved_per_byte * bytes.size()}));
   decompressor reader{[&](std::string_view block) -> expected<void> {
                         result += block;
                         return {};

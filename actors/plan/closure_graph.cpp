@@ -1,20 +1,28 @@
 #include "actors/plan/closure_graph.hpp"
 
 #include "nix/attributes.hpp"
-#include "nix/hash_modulo.hpp"
-#include "store/closure.hpp"
 
-#include <map>
+#include <algorithm>
 
 namespace coppice::actors {
 namespace {
 
-nix::expected<std::vector<std::string>> required_features(const nix::derivation& drv) {
-  auto all = nix::attributes::of(drv);
+nix::expected<std::vector<std::string>> required_features(const nix::derivation_view& drv) {
+  nix::derivation stating; // only what says which features
+  for (auto* name : {"__json", "requiredSystemFeatures"})
+    if (auto value = drv.variable(name)) stating.env.emplace(name, std::move(*value));
+  if (stating.env.empty()) return {};
+  auto all = nix::attributes::of(stating);
   if (!all) return tl::unexpected(all.error());
   auto words = all->words("requiredSystemFeatures");
   if (!words) return tl::unexpected(words.error());
   return words->value_or(std::vector<std::string>{});
+}
+
+const nix::derivation_output* find_output(const store::derivation_closure::item& item, std::string_view name) {
+  for (auto& [known, output] : item.drv.head().outputs)
+    if (known == name) return &output;
+  return nullptr;
 }
 
 /// Why no job can be made of it, whatever machine there is; empty if one can.
@@ -38,64 +46,86 @@ expected<std::shared_ptr<const closure_graph>> closure_graph::load(store::blob_s
   auto closure = store::unpack_closure(*bytes);
   if (!closure) return tl::unexpected(closure.error());
 
-  auto graph = std::make_shared<closure_graph>();
-  std::map<nix::store_path, std::uint32_t> index;
-  for (auto& [path, d] : *closure) index.emplace(path, static_cast<std::uint32_t>(index.size()));
-  nix::modulo_cache modulo{[&](const nix::store_path& path) -> const nix::derivation* {
-    auto found = closure->find(path);
-    return found == closure->end() ? nullptr : &found->second.drv;
-  }};
-  for (auto& [path, d] : *closure) {
-    plan_node node{path, {}, {}, unplannable(d.drv)};
-    auto features = required_features(d.drv);
-    if (!features) node.refused = features.error().what;
-    detail more{std::move(d.aterm), {d.drv.input_srcs.begin(), d.drv.input_srcs.end()}, {}, d.drv.system,
-                features ? std::move(*features) : std::vector<std::string>{}};
-    more.inputs = more.sources;
-    auto hash = modulo.inhash_of(d.drv);
-    if (!hash) return fail(ec::invalid, "cannot hash " + path.to_string() + ": " + hash.error().what);
-    node.key.bytes = *hash;
-    if (auto right = modulo.verify_output_paths(d.drv); !right)
-      return fail(ec::invalid, "wrong output path in " + path.to_string() + ": " + right.error().what);
-    for (auto& [input, wanted] : d.drv.input_drvs) {
-      node.inputs.push_back(index.at(input));
-      for (auto& name : wanted) {
-        auto& outputs = closure->at(input).drv.outputs;
-        auto output = outputs.find(name);
-        if (output == outputs.end())
-          return fail(ec::invalid, path.to_string() + " wants output '" + name + "' of " + input.to_string() + ", which has none of that name");
-        if (output->second.path) more.inputs.push_back(*output->second.path);
-      }
-    }
-    graph->nodes_.push_back(std::move(node));
-    graph->details_.push_back(std::move(more));
-  }
+  auto graph = std::make_shared<closure_graph>(std::move(*closure));
+  if (auto added = graph->add_nodes(); !added) return tl::unexpected(added.error());
   for (auto& root : roots) {
-    auto found = index.find(root.drv);
-    if (found == index.end()) return fail(ec::invalid, "the root " + root.drv.to_string() + " is not in the closure");
-    graph->roots_.push_back(found->second);
+    auto found = std::find_if(graph->nodes_.begin(), graph->nodes_.end(), [&](auto& n) { return n.drv == root.drv; });
+    if (found == graph->nodes_.end()) return fail(ec::invalid, "the root " + root.drv.to_string() + " is not in the closure");
+    graph->roots_.push_back(static_cast<std::uint32_t>(found - graph->nodes_.begin()));
   }
   return graph;
 }
 
+expected<void> closure_graph::add_nodes() {
+  auto& items = closure_.items();
+  std::vector<bool> is_input(items.size());
+  for (auto& item : items)
+    for (auto input : item.inputs) is_input[input] = true;
+  std::vector<nix::modulo> hashes(items.size()); // as inputs count them
+  std::vector<const nix::modulo*> inputs;
+  nodes_.reserve(items.size());
+  for (std::uint32_t i = 0; i < items.size(); ++i) {
+    auto& item = items[i];
+    inputs.clear();
+    for (auto input : item.inputs) inputs.push_back(&hashes[input]);
+    auto hash = [&](bool mask) { return nix::hash_modulo(item.drv, inputs, mask); };
+    auto masked = hash(true);
+    auto unmasked = is_input[i] ? hash(false) : masked;
+    if (!masked || !unmasked)
+      return fail(ec::invalid, "cannot hash " + item.path.to_string() + ": " + (masked ? unmasked : masked).error().what);
+    hashes[i] = *unmasked;
+    if (auto added = add_node(i, *masked); !added) return added;
+  }
+  return {};
+}
+
+expected<void> closure_graph::add_node(std::uint32_t i, const nix::modulo& masked) {
+  auto& item = closure_.items()[i];
+  if (auto right = nix::verify_output_paths(item.drv.head(), masked); !right)
+    return fail(ec::invalid, "wrong output path in " + item.path.to_string() + ": " + right.error().what);
+  for (std::size_t k = 0; k < item.inputs.size(); ++k) {
+    auto& input = closure_.items()[item.inputs[k]];
+    std::string_view absent;
+    bool plain = nix::for_each_wanted(item.drv.inputs()[k].wanted, [&](std::string_view name) {
+      if (!find_output(input, name)) absent = name;
+    });
+    if (!plain || !absent.empty())
+      return fail(ec::invalid, item.path.to_string() + " wants output " + nix::quoted(absent) + " of " +
+                                 input.path.to_string() + ", which has none of that name");
+  }
+  plan_node node{item.path, {masked.digest}, item.inputs, unplannable(item.drv.head())};
+  if (auto features = required_features(item.drv); !features) node.refused = features.error().what;
+  nodes_.push_back(std::move(node));
+  return {};
+}
+
 job closure_graph::make_job(std::uint32_t node) const {
-  auto& d = details_[node];
+  auto& item = closure_.items()[node];
   job j;
   j.key = nodes_[node].key;
-  j.drv = nodes_[node].drv;
-  j.aterm = d.aterm;
-  j.inputs = d.inputs;
-  j.system = d.system;
-  j.features = d.features;
+  j.drv = item.path;
+  j.aterm = item.drv.text();
+  j.inputs = sources(node);
+  for (std::size_t k = 0; k < item.inputs.size(); ++k)
+    nix::for_each_wanted(item.drv.inputs()[k].wanted, [&](std::string_view name) {
+      auto* output = find_output(closure_.items()[item.inputs[k]], name);
+      if (output && output->path) j.inputs.push_back(*output->path);
+    });
+  j.system = item.drv.head().system;
+  j.features = required_features(item.drv).value_or(std::vector<std::string>{}); // else it is refused
   return j;
 }
 
+std::vector<nix::store_path> closure_graph::sources(std::uint32_t node) const {
+  std::vector<nix::store_path> all;
+  for (auto name : closure_.items()[node].drv.sources()) all.push_back(*nix::store_path::from_base_name(name));
+  return all;
+}
+
 std::optional<std::uint32_t> closure_graph::producer(const nix::store_path& path) const {
-  auto text = '"' + path.to_string() + '"';
-  for (std::uint32_t i = 0; i < details_.size(); ++i) {
-    std::string_view outputs = details_[i].aterm; // they come first
-    if (outputs.substr(0, outputs.find("],[")).find(text) != outputs.npos) return i;
-  }
+  for (std::uint32_t i = 0; i < nodes_.size(); ++i)
+    for (auto& [name, output] : closure_.items()[i].drv.head().outputs)
+      if (output.path == path) return i;
   return {};
 }
 

@@ -2,7 +2,9 @@
 
 #include "actors/plan/plan.hpp"
 #include "messages/build.hpp"
+#include "nix/hash_modulo.hpp"
 #include "store/blob_store.hpp"
+#include "store/closure.hpp"
 
 #include <memory>
 #include <string>
@@ -24,21 +26,19 @@ public:
   /// The job of a node, without token, priority and request.
   job make_job(std::uint32_t node) const;
   /// The sources a node names.
-  const std::vector<nix::store_path>& sources(std::uint32_t node) const { return details_[node].sources; }
+  std::vector<nix::store_path> sources(std::uint32_t node) const;
 
   /// The node that this path is an output of, if any is. Looks at all of them.
   std::optional<std::uint32_t> producer(const nix::store_path& path) const;
 
+  closure_graph(store::derivation_closure closure) : closure_(std::move(closure)) {}
+
 private:
-  struct detail {
-    std::string aterm;
-    std::vector<nix::store_path> sources;
-    std::vector<nix::store_path> inputs; ///< sources and the wanted outputs of input derivations
-    std::string system;
-    std::vector<std::string> features;
-  };
+  expected<void> add_nodes();
+  expected<void> add_node(std::uint32_t i, const nix::modulo& masked);
+
+  store::derivation_closure closure_; ///< its items and the nodes have the same indices
   std::vector<plan_node> nodes_;
-  std::vector<detail> details_;
   std::vector<std::uint32_t> roots_;
 };
 
