@@ -2,7 +2,7 @@
 
 #include "nix/attributes.hpp"
 
-#include <algorithm>
+#include <unordered_map>
 
 namespace coppice::actors {
 namespace {
@@ -48,10 +48,15 @@ expected<std::shared_ptr<const closure_graph>> closure_graph::load(store::blob_s
 
   auto graph = std::make_shared<closure_graph>(std::move(*closure));
   if (auto added = graph->add_nodes(); !added) return tl::unexpected(added.error());
+  std::unordered_map<nix::store_path, std::uint32_t> wanted;
+  constexpr auto absent = UINT32_MAX;
+  for (auto& root : roots) wanted.emplace(root.drv, absent);
+  for (std::uint32_t i = 0; i < graph->nodes_.size(); ++i)
+    if (auto found = wanted.find(graph->nodes_[i].drv); found != wanted.end()) found->second = i;
   for (auto& root : roots) {
-    auto found = std::find_if(graph->nodes_.begin(), graph->nodes_.end(), [&](auto& n) { return n.drv == root.drv; });
-    if (found == graph->nodes_.end()) return fail(ec::invalid, "the root " + root.drv.to_string() + " is not in the closure");
-    graph->roots_.push_back(static_cast<std::uint32_t>(found - graph->nodes_.begin()));
+    auto node = wanted.at(root.drv);
+    if (node == absent) return fail(ec::invalid, "the root " + root.drv.to_string() + " is not in the closure");
+    graph->roots_.push_back(node);
   }
   return graph;
 }

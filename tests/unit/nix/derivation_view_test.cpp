@@ -1,5 +1,6 @@
 #include "fixtures.hpp"
 #include "nix/derivation_view.hpp"
+#include "tests/support/seed.hpp"
 
 #include <random>
 
@@ -63,9 +64,9 @@ TEST_CASE("a view of a .drv file holds what the parsed derivation holds") {
 }
 
 TEST_CASE("a view reads a damaged .drv file only if it is still as Nix would write it") {
-  const auto seed = std::random_device{}();
-  INFO("seed " << seed);
-  std::mt19937 random{seed};
+  const auto seed = coppice::test::seed_or(std::random_device{}());
+  INFO("COPPICE_SEED=" << seed);
+  std::mt19937_64 random{seed};
   auto below = [&](std::size_t n) { return std::uniform_int_distribution<std::size_t>{0, n - 1}(random); };
   const std::string pieces[] = {"\"", "\\",   "\\n", "\n", ",",    "(",    ")",      "[",        "]",
                                 "()", "\"\"", "x",   "Z",  ".drv", "\\\"", ",\"a\"", "[\"out\"]"};
