@@ -107,7 +107,7 @@ expected<void> build_dir::set_up() {
                             std::move(*mounted)};
   auto arguments = in_memory("bwrap-arguments", bwrap_arguments(plan_, place));
   if (!arguments) return tl::unexpected(arguments.error());
-  auto order = in_memory("exec-order", exec_order(plan_));
+  auto order = in_memory("exec-order", exec_order(plan_, place));
   if (!order) return tl::unexpected(order.error());
   arguments_ = std::move(*arguments);
   order_ = std::move(*order);

@@ -208,7 +208,7 @@ expected<sandbox_plan> plan_sandbox(const nix::store_path& drv_path, const nix::
                 "derivation '" + named + "' has '__noChroot' set, but that's not allowed when 'sandbox' is 'true'");
   if (inputs.closure.size() > sandbox_inputs_max)
     return refuse(ec::unsupported, "the closure of its inputs has " + std::to_string(inputs.closure.size()) +
-                                       " paths, at most " + std::to_string(sandbox_inputs_max) + " can be mounted");
+                                       " paths, at most " + std::to_string(sandbox_inputs_max) + " are mounted");
 
   sandbox_plan plan;
   plan.drv = drv_path;
@@ -242,11 +242,13 @@ std::string bwrap_arguments(const sandbox_plan& plan, const sandbox_place& place
   if (!plan.network) add("--unshare-net");
   // INV-11: the whole pid namespace dies with bwrap, and bwrap with us
   add("--die-with-parent", "--as-pid-1", "--uid", "1000", "--gid", "100", "--hostname", "localhost", "--clearenv");
+  // coppice-exec mounts the inputs, and then drops what it needs for that
+  add("--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP");
   add("--proc", "/proc");
   // bwrap leaves these to the file system's permissions, which let root's builders change the machine
   for (const char* dir : {"/proc/sys", "/proc/sysrq-trigger"})
     add("--ro-bind-try", dir, dir);
-  add("--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp");
+  add("--dev", "/dev", "--ro-bind", place.inputs_dir, "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp");
   add("--perms", "0755", "--dir", "/etc");
   for (const auto& [name, text] : plan.etc_files)
     add("--ro-bind", place.etc + "/" + name, "/etc/" + name);
@@ -254,21 +256,23 @@ std::string bwrap_arguments(const sandbox_plan& plan, const sandbox_place& place
   for (auto at = plan.store_dir.find('/', 1); at != std::string::npos; at = plan.store_dir.find('/', at + 1))
     add("--perms", "0755", "--dir", plan.store_dir.substr(0, at));
   add("--bind", place.build, sandbox_build_dir, "--bind", place.store, plan.store_dir);
-  for (const auto& input : place.inputs)
-    add("--ro-bind", place.inputs_dir + "/" + input.base_name(), input.to_string(plan.store_dir));
   for (const auto& path : plan.paths)
     add(path.optional ? "--ro-bind-try" : "--ro-bind", path.source, path.target);
   if (plan.kvm) add("--dev-bind-try", "/dev/kvm", "/dev/kvm");
   return out;
 }
 
-std::string exec_order(const sandbox_plan& plan) {
+std::string exec_order(const sandbox_plan& plan, const sandbox_place& place) {
   std::string out;
   auto add = [&out](const std::string& word) {
     out += word;
     out += '\0';
   };
   add(std::to_string(plan.personality));
+  add(plan.store_dir);
+  add(std::to_string(place.inputs.size()));
+  for (const auto& input : place.inputs)
+    add(input.base_name());
   add(plan.builder);
   add(std::to_string(plan.argv.size()));
   for (const auto& word : plan.argv)

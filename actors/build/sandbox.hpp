@@ -36,8 +36,8 @@ struct sandbox_settings {
 
 /// Where a build directory is inside.
 inline constexpr std::string_view sandbox_build_dir = "/build";
-/// Inputs of one build that can be mounted: bwrap takes 9000 arguments in all, three each.
-inline constexpr std::size_t sandbox_inputs_max = 2900;
+/// Inputs of one build that are mounted; the kernel has at most 100,000 mounts in a namespace, and theirs come twice.
+inline constexpr std::size_t sandbox_inputs_max = 40'000;
 
 /// Everything about one builder's world that does not depend on where on the host it is set up.
 struct sandbox_plan {
@@ -86,6 +86,6 @@ enum sandbox_fd : int {
 std::string bwrap_arguments(const sandbox_plan& plan, const sandbox_place& place);
 
 /// What coppice-exec does inside, in its own format.
-std::string exec_order(const sandbox_plan& plan);
+std::string exec_order(const sandbox_plan& plan, const sandbox_place& place);
 
 } // namespace coppice::actors

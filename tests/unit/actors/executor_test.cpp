@@ -156,9 +156,10 @@ TEST_CASE("a simple derivation is built in a sandbox") {
 }
 
 TEST_CASE("a builder is user 1000 of group 100 on localhost without capabilities") {
-  CHECK(out_of("(id -u; id -g; id -un; hostname; cat /proc/sys/kernel/domainname; grep CapEff /proc/self/status; "
+  CHECK(out_of("(id -u; id -g; id -un; hostname; cat /proc/sys/kernel/domainname; grep Cap /proc/self/status; "
                "grep NoNewPrivs /proc/self/status) > $out") ==
-        "1000\n100\nnixbld\nlocalhost\n(none)\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n");
+        "1000\n100\nnixbld\nlocalhost\n(none)\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\n"
+        "CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\n");
 }
 
 TEST_CASE("etc has only what Nix puts there") {
@@ -263,6 +264,42 @@ TEST_CASE("inputs are where they belong, read-only, also files and symbolic link
   INFO(b.log);
   CHECK(b.out == std::string(32, '0') + "-dir\n" + std::string(32, '0') + "-file\n" + std::string(32, '0') +
                      "-link\nin a directory\nin a file\nin a directory\n" + closure[0].base_name() + "/x\nread-only\n");
+}
+
+TEST_CASE("a builder finds none of the machine's store but its inputs, whatever namespaces it makes") {
+  scratch where;
+  std::ofstream{where.path / "inputs" / "secret"} << "of others\n";
+  const std::string dig = R"(
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+print(os.listdir('/dev/shm'))
+uid, gid = os.getuid(), os.getgid()
+if libc.unshare(0x10000000 | 0x20000) == 0:
+  open('/proc/self/setgroups', 'w').write('deny')
+  open('/proc/self/uid_map', 'w').write('0 %d 1' % uid)
+  open('/proc/self/gid_map', 'w').write('0 %d 1' % gid)
+  print(libc.mount(b'tmpfs', b'/tmp', b'tmpfs', 0, None))
+  for _ in range(3): libc.umount2(b'/dev/shm', 2)
+  print(os.listdir('/dev/shm'))
+  print(libc.mount(b'/dev', b'/tmp', None, 0x1000, None))
+  print(libc.mount(b'/dev', b'/tmp', None, 0x5000, None), os.listdir('/tmp/shm'))
+)";
+  auto b = build(where, shell("cat > dig.py <<'E'\n" + dig + "E\npython3 dig.py > $out"));
+  INFO(b.log);
+  CHECK(b.out == "[]\n0\n[]\n-1\n0 []\n");
+}
+
+TEST_CASE("thousands of inputs are mounted") {
+  scratch where;
+  options o;
+  for (int i = 0; i < 3'000; ++i) {
+    auto digits = std::to_string(i);
+    o.closure.push_back(*nix::store_path::from_base_name(std::string(32 - digits.size(), '0') + digits + "-x"));
+    std::ofstream{where.path / "inputs" / o.closure.back().base_name()} << i << '\n';
+  }
+  auto b = build(where, shell("cat /nix/store/* | sort -u | wc -l > $out"), o);
+  INFO(b.log);
+  CHECK(b.out == "3000\n");
 }
 
 TEST_CASE("an input that is not there is told before anything starts") {

@@ -118,16 +118,20 @@ TEST_CASE("a builder's first argument is its base name") {
   auto p = plan(f);
   CHECK(p.argv[0] == "bash");
   CHECK(p.argv.size() == 3);
-  CHECK(split(exec_order(p))[1] == f.drv.builder);
+  CHECK(split(exec_order(p, place))[3] == f.drv.builder);
 }
 
-TEST_CASE("the order of coppice-exec lists personality, builder, arguments and environment") {
+TEST_CASE("the order of coppice-exec lists personality, store, inputs, builder, arguments and environment") {
   sandbox_plan p;
   p.personality = 5;
   p.builder = "/b";
   p.argv = {"b", "", "x\ny"};
   p.env = {{"A", ""}, {"B", "1"}};
-  CHECK(split(exec_order(p)) == std::vector<std::string>{"5", "/b", "3", "b", "", "x\ny", "A=", "B=1"});
+  p.store_dir = "/s";
+  auto here = place;
+  here.inputs = {*nix::store_path::from_base_name("00000000000000000000000000000000-in")};
+  CHECK(split(exec_order(p, here)) == std::vector<std::string>{"5", "/s", "1", "00000000000000000000000000000000-in",
+                                                               "/b", "3", "b", "", "x\ny", "A=", "B=1"});
 }
 
 TEST_CASE("only fixed outputs get the network, its files, and impure variables") {
@@ -152,16 +156,12 @@ TEST_CASE("only fixed outputs get the network, its files, and impure variables")
   CHECK_FALSE(fixed.env.contains("SECRET"));
 }
 
-TEST_CASE("mounts are the build directory, the empty store, inputs in it, and the configured paths") {
-  auto f = load("minimal");
-  auto p = plan(f, {.paths = {{"/h/sh", "/bin/sh", false}, {"/lib64", "/lib64", true}}});
-  auto here = place;
-  here.inputs = {*p.outputs.at("out").from_base_name("00000000000000000000000000000000-in")};
-  auto arguments = split(bwrap_arguments(p, here));
-  CHECK(has_sequence(arguments,
-                     {"--bind", "/h/build", "/build", "--bind", "/h/store", "/nix/store", "--ro-bind",
-                      "/h/inputs/00000000000000000000000000000000-in", "/nix/store/00000000000000000000000000000000-in",
-                      "--ro-bind", "/h/sh", "/bin/sh", "--ro-bind-try", "/lib64", "/lib64"}));
+TEST_CASE("bwrap mounts the build directory, the empty store, the configured paths, and all inputs there are") {
+  auto p = plan(load("minimal"), {.paths = {{"/h/sh", "/bin/sh", false}, {"/lib64", "/lib64", true}}});
+  auto arguments = split(bwrap_arguments(p, place));
+  CHECK(has_sequence(arguments, {"--bind", "/h/build", "/build", "--bind", "/h/store", "/nix/store", "--ro-bind",
+                                 "/h/sh", "/bin/sh", "--ro-bind-try", "/lib64", "/lib64"}));
+  CHECK(has_sequence(arguments, {"--ro-bind", "/h/inputs", "/dev/shm"}));
 }
 
 TEST_CASE("sandbox paths are read as Nix reads them") {
@@ -189,7 +189,7 @@ TEST_CASE("derivations we cannot build are refused with the reason") {
   }
 }
 
-TEST_CASE("more inputs than bwrap can mount are refused") {
+TEST_CASE("more inputs than are mounted are refused") {
   auto f = load("minimal");
   build_inputs inputs{std::vector<path_info>(sandbox_inputs_max + 1)};
   CHECK(plan_sandbox(f.path, f.drv, inputs, {}).error().code == ec::unsupported);
@@ -209,14 +209,20 @@ TEST_CASE("the machine's KVM is only for those who require it") {
 
 TEST_CASE("with structured attributes nothing of the derivation is in the environment") {
   auto p = plan(load("structured"));
-  const std::map<std::string, std::string> expected{
-      {"PATH", "/path-not-set"},   {"HOME", "/homeless-shelter"},
-      {"NIX_STORE", "/nix/store"}, {"NIX_BUILD_CORES", "1"},
-      {"NIX_BUILD_TOP", "/build"}, {"TMPDIR", "/build"},
-      {"TEMPDIR", "/build"},       {"TMP", "/build"},
-      {"TEMP", "/build"},          {"PWD", "/build"},
-      {"NIX_LOG_FD", "2"},         {"TERM", "xterm-256color"},
-      {"NIX_ATTRS_JSON_FILE", "/build/.attrs.json"}, {"NIX_ATTRS_SH_FILE", "/build/.attrs.sh"}};
+  const std::map<std::string, std::string> expected{{"PATH", "/path-not-set"},
+                                                    {"HOME", "/homeless-shelter"},
+                                                    {"NIX_STORE", "/nix/store"},
+                                                    {"NIX_BUILD_CORES", "1"},
+                                                    {"NIX_BUILD_TOP", "/build"},
+                                                    {"TMPDIR", "/build"},
+                                                    {"TEMPDIR", "/build"},
+                                                    {"TMP", "/build"},
+                                                    {"TEMP", "/build"},
+                                                    {"PWD", "/build"},
+                                                    {"NIX_LOG_FD", "2"},
+                                                    {"TERM", "xterm-256color"},
+                                                    {"NIX_ATTRS_JSON_FILE", "/build/.attrs.json"},
+                                                    {"NIX_ATTRS_SH_FILE", "/build/.attrs.sh"}};
   CHECK(p.env == expected);
   CHECK(p.files.size() == 2);
 }
@@ -224,11 +230,11 @@ TEST_CASE("with structured attributes nothing of the derivation is in the enviro
 TEST_CASE("builtin:fetchurl is a program of ours among libraries of the machine") {
   auto f = load("builtin-fetchurl");
   auto p = plan(f, {.fetch_program = "/h/fetch", .ca_bundle = "/h/ca"});
-  const auto order = split(exec_order(p));
-  CHECK(order[3] == "builtin:fetchurl");
+  const auto order = split(exec_order(p, place));
+  CHECK(order[5] == "builtin:fetchurl");
   const auto arguments = split(bwrap_arguments(p, place));
-  CHECK(has_sequence(arguments, {"--ro-bind", "/h/fetch", order[1]}));
-  CHECK(has_sequence(arguments, {"--ro-bind-try", "/h/ca", order[4]}));
+  CHECK(has_sequence(arguments, {"--ro-bind", "/h/fetch", order[3]}));
+  CHECK(has_sequence(arguments, {"--ro-bind-try", "/h/ca", order[6]}));
   CHECK(has_sequence(arguments, {"--ro-bind-try", "/usr", "/usr"}));
   CHECK(p.env.at("url") == "file:///dev/null");
   f.drv.builder = "builtin:buildenv";
