@@ -134,4 +134,11 @@ expected<void> check(const ledger::held_locks&) {
   return {};
 }
 
+expected<void> check(const ledger::read_durations& m) {
+  if (m.names.size() > ledger::names_per_query_max) {
+    return bad("read_durations: {} names, at most {} are allowed", m.names.size(), ledger::names_per_query_max);
+  }
+  return {};
+}
+
 } // namespace coppice

@@ -28,5 +28,6 @@ expected<void> check(const get_tree& m);
 expected<void> check(const kill_actor& m);
 expected<void> check(const ledger::read_attempts& m);
 expected<void> check(const ledger::held_locks& m);
+expected<void> check(const ledger::read_durations& m);
 
 } // namespace coppice

@@ -93,8 +93,9 @@ struct step_event {
   std::string text;          ///< reason of a failure, or of waiting
   std::string log_tail;      ///< if failed
   std::int64_t duration_ms = 0; ///< of the build, if it is over
+  std::uint64_t bytes = 0;      ///< of its outputs as NARs, if built
   COPPICE_STRUCT(step_event, 1, seq, 2, drv, 3, key, 4, state, 5, node, 6, token, 7, failure, 8, text, 9, log_tail, 10,
-                 duration_ms)
+                 duration_ms, 11, bytes)
 };
 /// A build that runs now.
 struct running_step {

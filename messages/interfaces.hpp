@@ -58,6 +58,7 @@ COPPICE_ATOM(log, "log");
 COPPICE_ATOM(tree, "tree");
 COPPICE_ATOM(attempts, "attempts");
 COPPICE_ATOM(locks, "locks");
+COPPICE_ATOM(durations, "durations");
 COPPICE_ATOM(kill, "kill");
 COPPICE_ATOM(tick, "tick");
 COPPICE_ATOM(done, "done");
@@ -244,7 +245,9 @@ using observatory_actor = caf::typed_actor<
   /// The history of attempts.
   replies_to<atom::attempts_atom, caller, ledger::read_attempts>::with<ledger::attempt_rows>,
   /// The locks that are held.
-  replies_to<atom::locks_atom, caller, ledger::held_locks>::with<ledger::lock_states>>;
+  replies_to<atom::locks_atom, caller, ledger::held_locks>::with<ledger::lock_states>,
+  /// How long builds of these names took.
+  replies_to<atom::durations_atom, caller, ledger::read_durations>::with<ledger::durations>>;
 
 /// Accepts a request only after it is durable, and tells its clients how it goes.
 using gateway_actor = caf::typed_actor<

@@ -107,6 +107,11 @@ struct path_infos {
   COPPICE_STRUCT(path_infos, 1, rows)
 };
 
+struct durations {
+  std::vector<std::int64_t> ms; ///< in the order asked, the median; 0 if there is none
+  COPPICE_STRUCT(durations, 1, ms)
+};
+
 /// T1: a node's process started. Every lock held by an older incarnation of the node becomes free, its open
 /// attempts end as `infra`; requests it owned lose their owner. Answer: done, or session_over if `incarnation`
 /// is older than the stored one.
@@ -283,13 +288,24 @@ struct read_paths {
   COPPICE_STRUCT(read_paths, 1, paths)
 };
 
+/// How long did the last successful attempts at derivations of these names take? At most names_per_query_max of them,
+/// each without hash, version and ".drv" (nix::name_without_version). Answer: durations.
+struct read_durations {
+  std::vector<std::string> names;
+  COPPICE_STRUCT(read_durations, 1, names)
+};
+inline constexpr std::size_t names_per_query_max = 500;
+/// The median of as many attempts at most.
+inline constexpr std::size_t attempts_per_duration_max = 5;
+
 using any_transaction =
   std::variant<open_session, keep_alive, submit, adopt, acquire, start, release, partial, reclaim, register_blob, commit,
                fail_attempt, published, finish, cancel, condemn, retire, expire, add_source, stat_blob, read_locks,
-               held_locks, outbox, read_requests, read_attempts, read_paths>;
+               held_locks, outbox, read_requests, read_attempts, read_paths,
+               read_durations>;
 
 using any_answer = std::variant<done, granted, owned, lock_state, lock_states, request_row, request_rows,
-                                attempt_rows, blob_state, path_infos>;
+                                attempt_rows, blob_state, path_infos, durations>;
 
 /// A transaction in a mailbox or on the wire (as [number, body]).
 struct transaction {

@@ -261,4 +261,12 @@ std::string_view derivation_name(const store_path& drv_path) {
   return name;
 }
 
+std::string_view name_without_version(std::string_view name) {
+  for (auto dash = name.find('-', 1); dash < name.size(); dash = name.find('-', dash + 1)) {
+    const auto next = dash + 1 < name.size() ? name[dash + 1] : 'a';
+    if (!((next >= 'a' && next <= 'z') || (next >= 'A' && next <= 'Z'))) return name.substr(0, dash);
+  }
+  return name;
+}
+
 } // namespace coppice::nix

@@ -78,4 +78,8 @@ std::string output_path_name(std::string_view drv_name, std::string_view output)
 /// The derivation's name in a .drv path: the path's name without ".drv".
 std::string_view derivation_name(const store_path& drv_path);
 
+/// The name without its version, as Nix splits it: the version begins behind the first '-' that no letter follows,
+/// e.g. "zlib" of "zlib-1.3.1"; never empty unless `name` is.
+std::string_view name_without_version(std::string_view name);
+
 } // namespace coppice::nix

@@ -105,6 +105,8 @@ public:
                            const std::string& reason) = 0;
   /// Newest first: of one inhash by token, else by start, inhash and token.
   virtual std::vector<ledger::attempt_row> attempts(const ledger::read_attempts& query) = 0;
+  /// Of the last `limit` successful attempts at derivations of this name (without version), by their ends.
+  virtual std::vector<std::int64_t> durations_ms(const std::string& name, std::size_t limit) = 0;
 
   // blobs and paths
 

@@ -66,6 +66,7 @@ private:
   answer on(const ledger::read_requests& t);
   answer on(const ledger::read_attempts& t);
   answer on(const ledger::read_paths& t);
+  answer on(const ledger::read_durations& t);
 
   /// session_over unless this session's lease runs: nobody else may hold or own anything, for it would hold it for
   /// ever.

@@ -114,6 +114,17 @@ ledger_rules::answer ledger_rules::on(const ledger::read_attempts& t) {
   return ledger::attempt_rows{rows_.attempts(query)};
 }
 
+ledger_rules::answer ledger_rules::on(const ledger::read_durations& t) {
+  ledger::durations found;
+  for (std::size_t i = 0; i < std::min(t.names.size(), ledger::names_per_query_max); ++i) {
+    auto past = rows_.durations_ms(t.names[i], ledger::attempts_per_duration_max);
+    auto middle = past.begin() + static_cast<std::ptrdiff_t>(past.size() / 2);
+    std::nth_element(past.begin(), middle, past.end());
+    found.ms.push_back(past.empty() ? 0 : std::max<std::int64_t>(*middle, 1));
+  }
+  return found;
+}
+
 ledger_rules::answer ledger_rules::on(const ledger::read_paths& t) {
   ledger::path_infos found;
   for (auto& path : t.paths)

@@ -1,3 +1,4 @@
+#include "nix/derivation.hpp"
 #include "store/ledger_rules.hpp"
 
 #include <algorithm>
@@ -181,6 +182,17 @@ public:
         consider(it->second);
     }
     return rows;
+  }
+  std::vector<std::int64_t> durations_ms(const std::string& name, std::size_t limit) override {
+    std::vector<std::pair<std::int64_t, std::int64_t>> found; // end, start
+    for (auto& [id, row] : attempts_)
+      if (row.ended_ms && row.result == failure::none && nix::name_without_version(nix::derivation_name(row.drv)) == name)
+        found.emplace_back(*row.ended_ms, row.started_ms);
+    std::sort(found.rbegin(), found.rend());
+    std::vector<std::int64_t> durations;
+    for (std::size_t i = 0; i < std::min(limit, found.size()); ++i)
+      durations.push_back(found[i].first - found[i].second);
+    return durations;
   }
 
   std::optional<blob_row> find_blob(const blob_id& blob) override { return find(blobs_, blob); }

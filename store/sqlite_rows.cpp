@@ -1,6 +1,7 @@
 #include "store/sqlite_rows.hpp"
 
 #include "messages/wire.hpp"
+#include "nix/derivation.hpp"
 #include "store/ledger_rules.hpp"
 
 namespace coppice::store {
@@ -369,8 +370,8 @@ std::vector<inhash> sqlite_rows::held_only_for(const request_id& id, const inhas
 
 void sqlite_rows::add_attempt(const ledger::attempt_row& row) {
   sqlite_query{q_,
-               "INSERT INTO attempt (inhash, fence, drv, node, started_ms, ended_ms, result, reason)"
-               " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+               "INSERT INTO attempt (inhash, fence, drv, node, started_ms, ended_ms, result, reason, name)"
+               " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                row.key,
                row.token,
                row.drv,
@@ -378,7 +379,8 @@ void sqlite_rows::add_attempt(const ledger::attempt_row& row) {
                row.started_ms,
                row.ended_ms,
                row.result,
-               row.reason}
+               row.reason,
+               std::string(nix::name_without_version(nix::derivation_name(row.drv)))}
       .run();
 }
 
@@ -412,6 +414,14 @@ std::vector<ledger::attempt_row> sqlite_rows::attempts(const ledger::read_attemp
   if (query.drv)
     return all({q_, ATTEMPT_ROWS "WHERE drv = ? AND started_ms < ?" NEWEST_FIRST, query.drv, before, limit});
   return all({q_, ATTEMPT_ROWS "WHERE started_ms < ?" NEWEST_FIRST, before, limit});
+}
+
+std::vector<std::int64_t> sqlite_rows::durations_ms(const std::string& name, std::size_t limit) {
+  return take_all<std::int64_t>({q_,
+                                 "SELECT ended_ms - started_ms FROM attempt"
+                                 " WHERE name = ? AND result = 0 AND ended_ms IS NOT NULL"
+                                 " ORDER BY ended_ms DESC, started_ms DESC LIMIT ?",
+                                 name, limit});
 }
 
 std::optional<blob_row> sqlite_rows::find_blob(const blob_id& blob) {

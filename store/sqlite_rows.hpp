@@ -6,7 +6,7 @@
 namespace coppice::store {
 
 /// The version of the schema below; a ledger of a higher one is refused.
-inline constexpr int sqlite_schema_version = 1;
+inline constexpr int sqlite_schema_version = 2;
 /// Creates the tables of an empty database, and views that spell ids and enums out for sqlite3(1).
 void create_sqlite_schema(SQLite::Database& db);
 
@@ -50,6 +50,7 @@ public:
   void end_attempt(const inhash& key, fence token, std::int64_t ended_ms, failure result,
                    const std::string& reason) override;
   std::vector<ledger::attempt_row> attempts(const ledger::read_attempts& query) override;
+  std::vector<std::int64_t> durations_ms(const std::string& name, std::size_t limit) override;
 
   std::optional<blob_row> find_blob(const blob_id& blob) override;
   void put_blob(const blob_row& row) override;

@@ -39,10 +39,11 @@ CREATE INDEX realisation_blob ON realisation (blob);
 CREATE TABLE outbox (place INTEGER PRIMARY KEY, inhash BLOB NOT NULL UNIQUE REFERENCES inhash) STRICT;
 CREATE TABLE attempt (
   inhash BLOB NOT NULL, fence INTEGER NOT NULL, drv TEXT NOT NULL, node TEXT NOT NULL, started_ms INTEGER NOT NULL,
-  ended_ms INTEGER, result INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (inhash, fence)
+  ended_ms INTEGER, result INTEGER NOT NULL, reason TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (inhash, fence)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempt_started ON attempt (started_ms, inhash, fence);
 CREATE INDEX attempt_drv ON attempt (drv, started_ms, inhash, fence);
+CREATE INDEX attempt_name ON attempt (name, ended_ms, started_ms) WHERE result = 0 AND ended_ms IS NOT NULL;
 
 CREATE TABLE request (
   number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, client TEXT NOT NULL, state INTEGER NOT NULL, owner BLOB,

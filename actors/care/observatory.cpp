@@ -48,6 +48,13 @@ observatory_state::interface::behavior_type observatory_state::make_behavior() {
         [out](const error& e) { out.deliver(make_error(e)); });
       return out;
     },
+    [this](atom::durations_atom, const caller&, ledger::read_durations& read) -> caf::result<ledger::durations> {
+      rt::reply<ledger::durations> out{self_};
+      transact<ledger::durations>(
+        self_, ledger_, std::move(read), [out](ledger::durations& x) { out.deliver(std::move(x)); },
+        [out](const error& e) { out.deliver(make_error(e)); });
+      return out;
+    },
   };
 }
 

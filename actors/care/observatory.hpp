@@ -10,7 +10,7 @@
 namespace coppice::actors {
 
 /// Knows the status of every actor and what every build is doing; restarts nobody.
-/// Takes: progress from WORKERs, follow from GRAPHs, tree, kill, attempts, locks from admins. Sends: progress to
+/// Takes: progress from WORKERs, follow from GRAPHs, tree, kill, attempts, locks, durations from clients. Sends: progress to
 /// GRAPHs that follow, reads to LEDGER. Owns: who follows what (soft).
 /// Supervised by: ROOT.
 class observatory_state {

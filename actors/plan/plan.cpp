@@ -312,7 +312,7 @@ void plan::finish_step(std::uint32_t i, effects& out) {
   bool wanted = steps_[i].was_wanted;
   if (wanted) --open_;
   move(i, life::done);
-  if (wanted) out.emplace_back(tell{event_of(i)});
+  out.emplace_back(tell{event_of(i)});
   for_dependants(i, [&](auto d) {
     if (steps_[d].was_wanted && steps_[d].waits > 0 && --steps_[d].waits == 0 && begun_ && !over_ &&
         steps_[d].at == life::wanted)
@@ -421,6 +421,8 @@ step_event plan::event_of(std::uint32_t i) const {
   e.key = nodes_[i].key;
   e.state = state(i);
   e.token = steps_[i].token;
+  if (e.state == step_state::built)
+    for (auto& output : outputs(i)) e.bytes += output.info.nar_size;
   return e;
 }
 

@@ -1,5 +1,7 @@
 #include "apps/common/text.hpp"
 
+#include "apps/common/width.hpp"
+
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
@@ -34,26 +36,14 @@ character first_of(std::string_view text) {
   return {code, size, true};
 }
 
-struct range {
-  char32_t first, last;
-};
-constexpr std::array combining{range{0x300, 0x36f}, range{0x200b, 0x200f}, range{0x20d0, 0x20f0},
-                               range{0xfe00, 0xfe0f}};
-constexpr std::array wide{range{0x1100, 0x115f},  range{0x2e80, 0xa4cf},   range{0xac00, 0xd7a3},
-                          range{0xf900, 0xfaff},  range{0xfe30, 0xfe6f},   range{0xff00, 0xff60},
-                          range{0xffe0, 0xffe6},  range{0x1f300, 0x1f64f}, range{0x1f900, 0x1f9ff},
-                          range{0x20000, 0x3fffd}};
-
 std::size_t columns_of(const character& c) {
-  const auto within = [&](const range& r) { return c.code >= r.first && c.code <= r.last; };
-  if (!c.valid) return 1;
-  if (c.code < 0x300) return 1;
-  if (std::any_of(combining.begin(), combining.end(), within)) return 0;
-  return std::any_of(wide.begin(), wide.end(), within) ? 2 : 1;
+  return c.valid ? width_of(c.code) : 1;
 }
 
+/// Also what ends a line or turns the direction of writing.
 bool is_control(char32_t code) {
-  return code < 0x20 || (code >= 0x7f && code < 0xa0);
+  return code < 0x20 || (code >= 0x7f && code < 0xa0) || (code >= 0x2028 && code <= 0x202e) ||
+         (code >= 0x2066 && code <= 0x2069);
 }
 
 /// Bytes of the escape sequence that `text` begins with, which starts with ESC.
@@ -124,6 +114,15 @@ std::string duration_text(std::chrono::milliseconds d) {
   if (s < 3600) return fmt::format("{} m {:02} s", s / 60, s % 60);
   if (s < 86'400) return fmt::format("{} h {:02} m", s / 3600, s / 60 % 60);
   return fmt::format("{} d {:02} h", s / 86'400, s / 3600 % 24);
+}
+
+std::string rough_text(std::chrono::milliseconds d) {
+  const auto s = std::max<std::int64_t>(1, (d.count() + 999) / 1000);
+  if (s <= 10) return fmt::format("{} s", s);
+  if (s < 90) return fmt::format("{} s", (s + 4) / 5 * 5);
+  if (s < 3600) return fmt::format("{} m", (s + 30) / 60);
+  if (s < 36'000) return fmt::format("{} h {:02} m", s / 3600, s / 60 % 60 / 10 * 10);
+  return duration_text(d);
 }
 
 std::string bytes_text(std::uint64_t bytes) {

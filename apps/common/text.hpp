@@ -25,6 +25,9 @@ std::string padded(std::string_view utf8, std::size_t width);
 /// How long something took or takes: "0.3 s", "12 s", "3 m 05 s", "2 h 03 m", "4 d 02 h".
 std::string duration_text(std::chrono::milliseconds d);
 
+/// Roughly, for what is guessed: "5 s", "40 s", "3 m", "2 h 10 m", "4 d 02 h".
+std::string rough_text(std::chrono::milliseconds d);
+
 /// "312 B", "1.4 MB", "2.0 GB"; decimal units.
 std::string bytes_text(std::uint64_t bytes);
 

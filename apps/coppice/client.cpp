@@ -1,6 +1,7 @@
 #include "apps/coppice/client.hpp"
 
 #include "apps/common/report.hpp"
+#include "runtime/clock.hpp"
 
 #include <fmt/format.h>
 
@@ -87,6 +88,31 @@ void client::take(const request_progress& news) {
   console_.say(lines);
 }
 
+void client::know(step_graph graph) {
+  const std::lock_guard lock(mutex_);
+  display_.know(std::move(graph));
+}
+
+void client::began(std::int64_t submitted_ms) {
+  const auto submitted = decltype(rt::real_clock{}.wall_now()){std::chrono::milliseconds{submitted_ms}};
+  const auto age = rt::real_clock{}.wall_now() - submitted;
+  const std::lock_guard lock(mutex_);
+  display_.began(clock::now() - std::chrono::duration_cast<clock::duration>(age));
+}
+
+void client::ask_durations() {
+  std::vector<std::string> names;
+  {
+    const std::lock_guard lock(mutex_);
+    names = display_.names_to_ask(ledger::names_per_query_max);
+  }
+  if (names.empty()) return;
+  auto past = farm_->ask<ledger::durations>("observatory", "durations", ledger::read_durations{names}, poll_timeout);
+  if (!past) return; // ignored: without the past nothing is guessed
+  const std::lock_guard lock(mutex_);
+  display_.learn(names, past->ms);
+}
+
 expected<request_progress> client::poll(const request_id& id, std::uint64_t after) {
   auto news = farm_->ask<request_progress>("gateway", "poll", poll_request{id, after, poll_wait_ms}, poll_timeout);
   if (!news && news.error().code == ec::unavailable)
@@ -122,6 +148,7 @@ expected<request_progress> client::follow(const request_id& id, on_interrupt wha
     after = renumbered ? 0 : std::max(after, news->next);
     const bool more = renumbered || news->events.size() >= events_per_poll_max;
     if (news->state != request_state::open && !more) return news;
+    ask_durations();
     if (cancelled && clock::now() - *cancelled > cancel_patience)
       return fail(ec::shutdown, fmt::format("request {} is cancelled, but has not ended yet", id.to_string()));
   }

@@ -43,6 +43,11 @@ public:
   /// "[doing … 3/9 · 1.2 MB]" from now on.
   void transferring(const std::string& what);
 
+  /// What a followed request wants built, so that it is shown as a forest.
+  void know(step_graph graph);
+  /// When a followed request was submitted, wall clock.
+  void began(std::int64_t submitted_ms);
+
   console& screen() { return console_; }
   transfer_progress& transfers() { return transfers_; }
   /// True after Ctrl-C.
@@ -54,6 +59,7 @@ private:
   void take(const request_progress& news);
   expected<request_progress> poll(const request_id& id, std::uint64_t after);
   expected<void> cancel(const request_id& id);
+  void ask_durations();
 
   rt::signals& signals_;
   farm_options options_;

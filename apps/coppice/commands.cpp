@@ -112,6 +112,7 @@ expected<int> watch_command(client& c, const request_id& id, bool json) {
   if (auto connected = c.connect(); !connected) return tl::unexpected(connected.error());
   auto summary = summary_of(c, id);
   if (!summary) return tl::unexpected(summary.error());
+  c.began(summary->submitted_ms);
   auto over = c.follow(id, on_interrupt::leave);
   if (!over) return tl::unexpected(over.error());
   std::vector<request_root> roots;

@@ -127,7 +127,10 @@ expected<request_body> submit(client& c, const build_options& options, const req
       return tl::unexpected(sent.error());
     c.doing("submitting");
     auto taken = c.ask<accepted>("gateway", "submit", submit_request{id, body});
-    if (taken) return body;
+    if (taken) {
+      if (c.screen().options().live) c.know(graph_of(*closure, body.roots));
+      return body;
+    }
     if (taken.error().code != ec::missing || i >= submit_tries_max) return tl::unexpected(taken.error());
   }
 }

@@ -182,6 +182,8 @@ TEST_CASE("what exists is not planned, nor is anything below it") {
   CHECK(f.acquired.empty());
   CHECK(f.p.counts().reused == 1);
   CHECK(f.p.counts().total == 1);
+  CHECK(f.told.at("app").state == step_state::reused);
+  CHECK(f.told.size() == 1);
 }
 
 TEST_CASE("a step starts when all its inputs are there, not before") {

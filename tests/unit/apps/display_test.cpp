@@ -70,9 +70,9 @@ TEST_CASE("the block shows running builds and counts, and its clocks go on betwe
   p.counts.queued = 40;
   p.counts.reused = 3;
   CHECK(d.take(p, start).empty());
-  CHECK(d.block(start + 1s, {80, 24}) == lines{"  zlib.o · 4 s · buildPhase · oak · gcc -c zlib.c",
-                                               "  bzip2.o · 1 m 00 s · buildPhase · oak",
-                                               "[12/131 built · 2 running · 40 queued · 3 reused]"});
+  CHECK(d.block(start + 1s, {80, 24}) == lines{"▸ bzip2.o · 1 m 00 s · buildPhase · oak",
+                                               "▸ zlib.o · 4 s · buildPhase · oak · gcc -c zlib.c",
+                                               "[12/131 built · 2 running · 40 queued · 3 reused · 1.0 s]"});
 }
 
 TEST_CASE("the block fits any terminal") {

@@ -80,3 +80,24 @@ TEST_CASE("a table's columns are aligned and its lines fit") {
 TEST_CASE("names are encoded for URLs") {
   CHECK(percent_encoded("a/b c+?%.drv") == "a/b%20c%2B%3F%25.drv");
 }
+
+TEST_CASE("combining characters, scripts, emoji and what is invisible take the columns that terminals give them") {
+  CHECK(columns("नु") == 1);              // a vowel sign beside its consonant
+  CHECK(columns("\u0e01\u0e34") == 1);    // Thai
+  CHECK(columns("\u1112\u1161\u11ab") == 2); // one Hangul syllable of three parts
+  CHECK(columns("🚀") == 2);
+  CHECK(columns("a\u200db\ufe0f") == 2);
+  CHECK(columns("├┄ ▸ ◦ ✗ · …") == 12);
+}
+
+TEST_CASE("what would turn the direction of writing is left out") {
+  CHECK(cleaned("a\u202eb\u2066c") == "abc");
+}
+
+TEST_CASE("what is guessed is told roughly") {
+  CHECK(rough_text(0ms) == "1 s");
+  CHECK(rough_text(4'200ms) == "5 s");
+  CHECK(rough_text(41s) == "45 s");
+  CHECK(rough_text(100s) == "2 m");
+  CHECK(rough_text(7'900s) == "2 h 10 m");
+}

@@ -81,6 +81,8 @@ TEST_CASE("queries for too many rows are refused") {
   CHECK(check(ledger::read_attempts{}));
   CHECK(refused(ledger::read_attempts{{}, {}, 0, rows_max + 1}));
   CHECK(refused(ledger::read_attempts{{}, {}, -1, 10}));
+  CHECK(check(ledger::read_durations{std::vector<std::string>(ledger::names_per_query_max)}));
+  CHECK(refused(ledger::read_durations{std::vector<std::string>(ledger::names_per_query_max + 1)}));
 }
 
 TEST_CASE("a search for a log must say which") {

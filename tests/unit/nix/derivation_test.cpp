@@ -196,3 +196,17 @@ TEST_CASE("a derivation with any byte changed is refused or read as something el
     CHECK_FALSE((parsed && *parsed == drv));
   }
 }
+
+TEST_CASE("a name is told from its version as Nix does it") {
+  const auto is = [](std::string_view name) { return std::string(name_without_version(name)); };
+  CHECK(is("zlib-1.3.1") == "zlib");
+  CHECK(is("zlib-1.3.1-dev") == "zlib");
+  CHECK(is("python3.12-requests") == "python3.12-requests");
+  CHECK(is("gcc-wrapper-13.2") == "gcc-wrapper");
+  CHECK(is("adwaita-icon-theme") == "adwaita-icon-theme");
+  CHECK(is("zlib.o") == "zlib.o");
+  CHECK(is("x--1") == "x");
+  CHECK(is("x-") == "x-");
+  CHECK(is("-1") == "-1");
+  CHECK(is("") == "");
+}

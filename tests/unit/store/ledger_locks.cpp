@@ -333,3 +333,25 @@ TEST_CASE("the history comes newest first, by inhash or derivation, in pages", "
   REQUIRE(reasons({{}, drv(0), 0, 2}) == "42");
   REQUIRE(reasons({key(0), drv(1), 0, 100}) == "");
 }
+
+TEST_CASE("how long builds of a name took is the median of the last successes, whatever their versions", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto drv_named = [](const std::string& name) { return path(name + ".drv"); };
+  unsigned k = 0;
+  auto attempt = [&](const std::string& name, std::int64_t ms, bool succeeds) {
+    ++k;
+    auto granted = f.ask<ledger::granted>(ledger::acquire{key(k), drv_named(name), request(0), {1}, who(0, k)});
+    auto started = f.ask<ledger::granted>(ledger::start{key(k), granted.token, who(0, 100 + k), node(0)});
+    f.now_ms += ms;
+    if (succeeds)
+      f.commit(k, started.token);
+    else
+      f.done(ledger::fail_attempt{key(k), started.token, failure::build_failed, "", ""});
+  };
+  attempt("zlib-1.2", 9'000, true); // too old to count
+  for (std::int64_t ms : {10, 50, 20, 40, 30}) attempt("zlib-1.3." + std::to_string(ms), ms, true);
+  attempt("zlib-1.4", 7'000, false);
+  attempt("zlib-docs", 70, true);
+  REQUIRE(f.ask<ledger::durations>(ledger::read_durations{{"zlib", "zlib-docs", "hello"}}).ms ==
+          std::vector<std::int64_t>{30, 70, 0});
+}

@@ -1,4 +1,5 @@
 #include "ledger_support.hpp"
+#include "nix/derivation.hpp"
 #include "tests/support/seed.hpp"
 
 #include <map>
@@ -122,6 +123,7 @@ std::vector<expected<ledger::any_answer>> all_rows(ledger_backend& rows) {
     paths.paths.push_back(path("source" + std::to_string(k)));
     reads.emplace_back(ledger::read_attempts{key(k), drv(k), 500, 10});
     reads.emplace_back(ledger::read_attempts{{}, drv(k), 0, 10});
+    reads.emplace_back(ledger::read_durations{{std::string(nix::derivation_name(drv(k)))}});
   }
   for (unsigned b = 0; b < 4 * keys; ++b)
     reads.emplace_back(ledger::stat_blob{blob(b)});

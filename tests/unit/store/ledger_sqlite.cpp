@@ -1,4 +1,5 @@
 #include "ledger_support.hpp"
+#include "store/sqlite_rows.hpp"
 
 #include <SQLiteCpp/SQLiteCpp.h>
 #include <sqlite3.h>
@@ -89,7 +90,8 @@ TEST_CASE("a file that is no ledger is not touched", "[ledger][sqlite]") {
 TEST_CASE("a ledger of a newer version is refused", "[ledger][sqlite]") {
   temporary_directory dir;
   store::open_sqlite_ledger(dir / "a.db");
-  SQLite::Database(dir / "a.db", SQLite::OPEN_READWRITE).exec("PRAGMA user_version = 2");
+  SQLite::Database(dir / "a.db", SQLite::OPEN_READWRITE)
+      .exec("PRAGMA user_version = " + std::to_string(store::sqlite_schema_version + 1));
   REQUIRE(code_of_opening(dir / "a.db") == ec::unsupported);
 }
 
@@ -203,6 +205,7 @@ TEST_CASE("no transaction walks a table or sorts", "[ledger][sqlite]") {
     f.ask<ledger::lock_states>(ledger::held_locks{session(1)});
     f.ask<ledger::attempt_rows>(ledger::read_attempts{{}, drv(1), 0, 10});
     f.attempts(100);
+    f.ask<ledger::durations>(ledger::read_durations{{"step1", "step"}});
     for (unsigned r = 1; r < 20; ++r)
       f.submit(r);
     f.ask<ledger::request_row>(f.finishing(0, request_state::failed));
