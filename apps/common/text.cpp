@@ -88,6 +88,48 @@ std::string cleaned(std::string_view utf8) {
   return out;
 }
 
+void line_cleaner::take(std::string& out, char32_t code, std::string_view character) {
+  if (returned_ && code != '\n') out += '\n';
+  returned_ = code == '\r';
+  // No sequence goes beyond its line: what began one by chance does not hide the rest of the log.
+  if (code == '\n' || code == '\r') state_ = in::text;
+  switch (state_) {
+  case in::text:
+    if (code == 0x1b)
+      state_ = in::escape;
+    else if (code == '\n' || code == '\t' || !is_control(code))
+      out += character;
+    return;
+  case in::escape:
+    state_ = code == '[' ? in::csi : code == ']' || code == 'P' || code == '^' || code == '_' ? in::string : in::text;
+    return;
+  case in::csi:
+    if (code >= 0x40 && code <= 0x7e) state_ = in::text;
+    return;
+  case in::string:
+    if (code == 0x07) state_ = in::text;
+    if (code == 0x1b) state_ = in::escape; // of its end, ESC and a backslash
+    return;
+  }
+}
+
+std::string line_cleaner::feed(std::string_view bytes) {
+  const auto text = std::exchange(rest_, {}) + std::string(bytes);
+  std::string out;
+  for (std::string_view left = text; !left.empty();) {
+    const auto c = first_of(left);
+    const auto lead = static_cast<unsigned char>(left.front());
+    const std::size_t wanted = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc2 ? 2 : 1;
+    if (!c.valid && left.size() < wanted) { // the end of it may come with the next piece
+      rest_ = left;
+      break;
+    }
+    take(out, c.valid ? c.code : U'?', c.valid ? left.substr(0, c.bytes) : "?");
+    left.remove_prefix(c.bytes);
+  }
+  return out;
+}
+
 std::string fitted(std::string_view utf8, std::size_t width) {
   std::size_t used = 0, at = 0, cut = 0; // cut: bytes that leave a column for the ellipsis
   while (at < utf8.size()) {

@@ -16,6 +16,20 @@ std::size_t columns(std::string_view utf8);
 /// `utf8` without control characters and escape sequences; bytes that are no UTF-8 become '?', tabs become a space.
 std::string cleaned(std::string_view utf8);
 
+/// cleaned() for a stream of lines, in pieces that may end anywhere: newlines and tabs stay, a carriage return alone
+/// becomes a newline. Holds a few bytes.
+class line_cleaner {
+public:
+  std::string feed(std::string_view bytes);
+
+private:
+  enum class in { text, escape, csi, string };
+  void take(std::string& out, char32_t code, std::string_view character);
+  in state_ = in::text;
+  bool returned_ = false; // a carriage return was the last character
+  std::string rest_;      // the beginning of a character
+};
+
 /// `utf8`, if it fits into `width` columns, else its beginning and "…", together at most `width` columns.
 std::string fitted(std::string_view utf8, std::size_t width);
 

@@ -116,12 +116,15 @@ CLI::App* add_log(CLI::App& app, command_line& line) {
   log->add_option("WHAT", line.log.what, "derivation (its newest attempt), or <inhash>-<token> (that attempt)")
       ->required()
       ->type_name("");
-  log->add_flag("-f,--follow", line.log.follow, "go on until the build is over");
-  log->add_option("-n,--lines", line.log.lines, "only the last lines")->type_name("LINES")->check(CLI::PositiveNumber);
+  log->add_flag("-f,--follow", line.log.follow, "go on until the build is over, and end with its result");
+  log->add_option("-n,--lines", line.log.lines, "only the last lines (of the last 4 MB)")->type_name("LINES")->check(CLI::PositiveNumber);
   add_common(*log, line);
   log->footer("Examples:\n"
               "  coppice log /nix/store/0a1b…-hello.drv\n"
-              "  coppice log 0a1b…-hello.drv -f -n 50");
+              "  coppice log 0a1b…-hello.drv -f -n 50\n"
+              "On a terminal, control characters and escape sequences are left out. With -f: when an attempt at a\n"
+              "derivation ends by no fault of its own, as by a restart, the next one is followed. " +
+              std::string(exit_codes));
   return log;
 }
 

@@ -1,6 +1,7 @@
 """The other commands of the client: submit, wait, watch, status, log, cancel, and Ctrl-C."""
 
 import os
+import re
 import signal
 import sys
 
@@ -73,8 +74,69 @@ class Commands(farm.TestCase):
         log = self.node.start_coppice("log", "-f", drv)
         farm.wait_until("the first line is printed", lambda: log.out() == "first\n")
         self.assertEqual(self.node.attempts()[0]["result"], "running")
-        self.assertEqual(self.ends_with(log.end(), OK).out, "first\nsecond\n")
+        done = self.ends_with(log.end(), OK)
+        self.assertEqual(done.out, "first\nsecond\n")
+        self.assertIn("built talks", done.err)
         self.ends_with(self.node.coppice("wait", request), OK)
+
+    def test_log_follow_of_a_failure_ends_with_its_reason(self):
+        drv, = self.instantiate('step "bad" "echo words; sleep 1; exit 3"')
+        request = self.node.submit(drv)
+        self.builders(self.node)
+        done = self.ends_with(self.node.coppice("log", "-f", drv), FAILED)
+        self.assertEqual(done.out, "words\n")
+        self.assertIn("build_failed: ", done.err)
+        self.assertIn("exit code 3", done.err)
+        self.ends_with(self.node.coppice("wait", request), FAILED)
+
+    def test_log_follow_begins_with_the_last_lines_and_breaks_none(self):
+        drv, = self.instantiate('step "talks" "echo 1; echo 2; printf unfinished; sleep 100000 || true; echo , finished; echo > $out"')
+        self.node.submit(drv)
+        self.builders(self.node)
+        log = self.node.start_coppice("log", "-f", "-n", "2", drv)
+        farm.wait_until("the beginning of a line is printed", lambda: log.out() == "2\nunfinished")
+        self.end_sleepers()
+        self.assertRegex(self.ends_with(log.end(), OK).out, "^2\nunfinished(.*Killed\n)?, finished\n$")
+
+    def test_log_follow_survives_a_killed_daemon(self):
+        drv, = self.instantiate('step "talks" "echo first; sleep 100000 || true; echo second; echo > $out"')
+        request = self.node.submit(drv)
+        self.builders(self.node)
+        log = self.node.start_coppice("log", "-f", drv)
+        farm.wait_until("the first line is printed", lambda: log.out() == "first\n")
+        self.node.kill()
+        self.node.start()
+        farm.wait_until("the next attempt's line is printed", lambda: log.out() == "first\nfirst\n")
+        self.end_sleepers()
+        done = self.ends_with(log.end(), OK)
+        self.assertRegex(done.out, "^first\nfirst\n(.*Killed\n)?second\n$")
+        self.assertIn("waiting for the next one", done.err)
+        self.ends_with(self.node.coppice("wait", request), OK)
+
+    def test_binary_and_endless_lines_come_as_they_are_in_little_memory(self):
+        drv, = self.instantiate(r"""step "binary" "head -c 40000000 /dev/zero | tr '\\0' '\\377'; printf '\\0\\033[31m'; echo > $out" """)
+        self.ends_with(self.node.build(drv), OK)
+        log = self.node.start_coppice("log", "-n", "3", drv)
+        most = 0
+        while log.running():
+            try:
+                most = max(most, int(re.search(r"VmHWM:\s+(\d+)", farm.read(f"/proc/{log.pid}/status")).group(1)))
+            except (OSError, AttributeError):  # it has just ended
+                pass
+        self.ends_with(log.end(), OK)
+        self.assertLess(most, 40_000)  # kB; less than the log has
+        self.assertGreater(most, 0)
+        whole = self.node.start_coppice("log", drv)
+        self.ends_with(whole.end(), OK)
+        with open(whole.out_file, "rb") as f:
+            self.assertEqual(f.read(), b"\xff" * 40_000_000 + b"\0\x1b[31m")
+
+    def end_sleepers(self):
+        """Steps that sleep go on."""
+        def sleeping():
+            return [who for who, command in farm.with_word(self.word).items() if command.startswith("sleep ")]
+        for pid, _ in farm.wait_until("a step sleeps", sleeping):
+            os.kill(pid, signal.SIGKILL)
 
     def test_ctrl_c_cancels_and_the_builder_is_gone(self):
         drv, = self.instantiate('let long = step "long" "sleep 1000"; in step "top" "echo ${long} > $out"')

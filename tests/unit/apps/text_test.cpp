@@ -101,3 +101,21 @@ TEST_CASE("what is guessed is told roughly") {
   CHECK(rough_text(100s) == "2 m");
   CHECK(rough_text(7'900s) == "2 h 10 m");
 }
+
+TEST_CASE("a log is cleaned alike however it is cut into pieces") {
+  const std::string log = "a\tb\r\n\x1b[31mred\x1b[0m\x1b]0;title\x07 e\u0301構\n50%\r100%\nbad \xe6\xa7 \x1b[1;2\nnext \x1b]8;;x\x1b\\y\x00\x07\n";
+  const std::string clean = "a\tb\nred e\u0301構\n50%\n100%\nbad ?? \nnext y";
+  for (std::size_t size = 1; size <= log.size(); ++size) {
+    line_cleaner cleaner;
+    std::string out;
+    for (std::size_t i = 0; i < log.size(); i += size)
+      out += cleaner.feed(std::string_view(log).substr(i, size));
+    CHECK(out == clean);
+  }
+}
+
+TEST_CASE("an escape sequence that never ends hides no more than its line") {
+  line_cleaner cleaner;
+  CHECK(cleaner.feed("\x1b]0;" + std::string(100'000, 'x')).empty());
+  CHECK(cleaner.feed("\nnext") == "\nnext");
+}
