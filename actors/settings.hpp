@@ -9,14 +9,34 @@
 
 namespace coppice::actors {
 
-/// Limits of one build; each ends it in a failure class of its own.
+/// What the machine keeps for itself: a build that does not fit beside it waits.
+struct reserve_settings {
+  std::uint64_t memory_bytes = std::uint64_t{128} << 20;    ///< of each build, held for it from before its start
+  std::uint64_t disk_bytes = std::uint64_t{256} << 20;      ///< likewise, until it is over
+  std::uint64_t memory_free_min = std::uint64_t{128} << 20; ///< below it no build starts
+  /// Of the file systems of store and state. Below it no build starts, and running ones that use more than that
+  /// themselves are ended and tried again.
+  std::uint64_t disk_free_min = std::uint64_t{1} << 30;
+  COPPICE_STRUCT(reserve_settings, 1, memory_bytes, 2, disk_bytes, 3, memory_free_min, 4, disk_free_min)
+};
+
+/// Limits of builds; those of one build end it in a failure class of their own. 0: none.
 struct limit_settings {
   std::chrono::milliseconds timeout{0};   ///< in all; 0: none
   std::chrono::milliseconds max_silent{0}; ///< without output; 0: none
   std::uint64_t log_bytes_max = 64u << 20;
   std::uint64_t nar_bytes_max = std::uint64_t{16} << 30; ///< of one output
   std::chrono::milliseconds kill_grace{2'000}; ///< between TERM and KILL
-  COPPICE_STRUCT(limit_settings, 1, timeout, 2, max_silent, 3, log_bytes_max, 4, nar_bytes_max, 5, kill_grace)
+  std::uint64_t memory_bytes_max = 0;           ///< of all its processes, files in memory (/tmp, /dev/shm) included
+  std::uint64_t processes_max = 10'000;         ///< and threads, at once
+  std::uint64_t disk_bytes_max = std::uint64_t{128} << 30; ///< of its scratch and its outputs, before packing
+  std::uint64_t files_max = 10'000'000;         ///< likewise, directories included
+  bool cgroups = true; ///< false: memory and processes are watched and limited without control groups
+  std::uint32_t io_jobs = 4; ///< builds at once that wait for network or disk, beside max_jobs; at least 1
+  reserve_settings reserve;
+  COPPICE_STRUCT(limit_settings, 1, timeout, 2, max_silent, 3, log_bytes_max, 4, nar_bytes_max, 5, kill_grace, 6,
+                 memory_bytes_max, 7, processes_max, 8, disk_bytes_max, 9, files_max, 10, cgroups, 11, io_jobs, 12,
+                 reserve)
 };
 
 /// What a node is told by its configuration file (config/node.toml documents every key) and its command line.

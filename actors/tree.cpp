@@ -55,7 +55,19 @@ worker_state::config worker_config(const node_parts& parts, sandbox_settings san
   c.sandbox = std::move(sandbox);
   c.run_as = parts.run_as;
   c.limits = parts.settings.limits;
+  if (!parts.cgroups->keeps_pids()) c.sandbox.processes_max = c.limits.processes_max;
   return c;
+}
+
+/// By what means memory and processes of builds are limited, for people.
+std::string limits_kept_by(const rt::cgroup_root& groups, const limit_settings& limits) {
+  auto means = [](std::uint64_t max, bool group, const char* else_by) {
+    return max == 0 ? "not limited" : group ? "limited by control groups" : else_by;
+  };
+  return std::string("memory of builds is ") +
+         means(limits.memory_bytes_max, groups.keeps_memory(), "looked at every second (no control group)") +
+         ", processes are " +
+         means(limits.processes_max, groups.keeps_pids(), "limited by rlimits and looked at every second (no control group)");
 }
 
 /// How a WORKER starts a STORE_UPLOADER without knowing it.
@@ -175,6 +187,10 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   pool_config.session = parts.me.session;
   pool_config.born = parts.me.incarnation;
   pool_config.slots = parts.slots;
+  pool_config.io_slots = std::max(1u, parts.settings.limits.io_jobs);
+  pool_config.reserve = parts.settings.limits.reserve;
+  pool_config.limits_kept = limits_kept_by(*parts.cgroups, parts.settings.limits);
+  pool_config.disks = {parts.state_dir, parts.local->real_dir()};
   pool_config.systems = parts.systems;
   pool_config.features = parts.settings.features;
   pool_config.directory = &dir;

@@ -35,7 +35,8 @@ enum class failure : std::uint8_t {
   dependency_failed = 15, ///< an input failed: not attempted; computed, never stored
   oom = 16,               ///< used more memory than allowed
   pids = 17,              ///< started more processes than allowed
-  last_ = pids
+  disk_limit = 18,        ///< wrote more, or made more files, than allowed
+  last_ = disk_limit
 };
 /// The class of a failure as scripts see it, e.g. "hash_mismatch"; "success" for none.
 std::string_view to_string(failure f);
@@ -64,6 +65,15 @@ struct realised_output {
   COPPICE_STRUCT(realised_output, 1, name, 2, info)
 };
 
+/// What the builder of one attempt used; all zero if none ran.
+struct build_usage {
+  std::int64_t wall_ms = 0;
+  std::int64_t cpu_user_ms = 0, cpu_system_ms = 0; ///< of its control group, else of all that was waited for
+  std::int64_t memory_peak_bytes = 0; ///< of its control group, files in memory included, else of its largest process
+  std::uint64_t log_bytes = 0;
+  COPPICE_STRUCT(build_usage, 1, wall_ms, 2, cpu_user_ms, 3, cpu_system_ms, 4, memory_peak_bytes, 5, log_bytes)
+};
+
 /// Who asks the ledger: a session is a node's lease, the nonce one actor of it.
 struct holder {
   session_id session;
@@ -83,8 +93,9 @@ struct job {
   std::int32_t priority = 0;           ///< higher goes first; lent by the most urgent request
   std::uint32_t critical_path = 0;     ///< steps above it in its graph, the longest way: more goes first
   request_id request;                  ///< for whom it was acquired; a hint for fair shares and logs
+  bool io_bound = false;               ///< waits for network or disk rather than computes: takes an I/O slot
   COPPICE_STRUCT(job, 1, key, 2, token, 3, drv, 4, aterm, 5, inputs, 6, system, 7, features, 8, priority, 9,
-                 critical_path, 10, request)
+                 critical_path, 10, request, 11, io_bound)
 };
 
 /// What a client asked for, as the ledger keeps it.

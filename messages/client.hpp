@@ -138,8 +138,9 @@ struct request_progress {
   std::vector<running_step> running;
   step_counts counts;
   std::optional<request_result> result; ///< once over
+  std::string waits_for = {}; ///< why what is queued is not started although nobody uses the slots; or empty
   COPPICE_STRUCT(request_progress, 1, id, 2, state, 3, next, 4, stream, 5, lost, 6, events, 7, running, 8, counts, 9,
-                 result)
+                 result, 10, waits_for)
 };
 
 struct get_requests {

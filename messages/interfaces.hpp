@@ -117,7 +117,7 @@ using lock_manager_actor = caf::typed_actor<
 using graph_actor = lock_watcher_actor::extend<
   /// From OBSERVATORY: what a build of this graph is doing.
   reacts_to<atom::progress_atom, step_progress>,
-  /// From ALLOCATOR: why a job cannot be placed now.
+  /// From ALLOCATOR: why a job can never be placed, or why no job of it can be placed now.
   reacts_to<atom::waiting_atom, waiting>,
   /// Progress since the last poll; waits for news up to the poll's wait_ms.
   replies_to<atom::poll_atom, poll_request>::with<request_progress>,
@@ -141,10 +141,14 @@ using graph_keeper_actor = caf::typed_actor<
 using worker_pool_actor = caf::typed_actor<
   /// Start a WORKER for this job; overloaded if no slot is free now.
   replies_to<atom::assign_atom, job>::with<ledger::done>,
-  /// From WORKER, at birth and every second: it is here, under this nonce, and holds a slot or not.
-  reacts_to<atom::open_atom, inhash, nonce, bool, lock_watcher_actor>,
+  /// From WORKER, at birth and every second: it is here, under this nonce, holds a slot or not, and is io_bound or not.
+  reacts_to<atom::open_atom, inhash, nonce, bool, bool, lock_watcher_actor>,
   /// From WORKER: its slot is free from now on.
   reacts_to<atom::ended_atom, inhash, fence>,
+  // INTERNAL: measure what the machine has left
+  reacts_to<atom::poll_atom>,
+  // INTERNAL: it was measured, or not
+  reacts_to<atom::done_atom, machine_room, caf::error>,
   // INTERNAL: repeat the offer
   reacts_to<atom::tick_atom>>;
 
@@ -196,7 +200,11 @@ using executor_actor = caf::typed_actor<
   /// End the build: TERM, then KILL after the grace time; `exited` follows.
   reacts_to<atom::stop_atom, failure, std::string>,
   // INTERNAL: the process ended
-  reacts_to<atom::exited_atom, build_exit>>;
+  reacts_to<atom::exited_atom, build_exit>,
+  // INTERNAL: look at what it uses
+  reacts_to<atom::tick_atom>,
+  // INTERNAL: what it was seen to use, or why nobody could look
+  reacts_to<atom::done_atom, build_look, caf::error>>;
 
 /// Carries a build's output to its log file and tells the phase and the last line.
 using log_relay_actor = caf::typed_actor<

@@ -83,7 +83,9 @@ struct attempt_row {
   std::optional<std::int64_t> ended_ms; ///< empty while it runs
   coppice::failure result = failure::none;
   std::string reason;
-  COPPICE_STRUCT(attempt_row, 1, key, 2, token, 3, drv, 4, node, 5, started_ms, 6, ended_ms, 7, result, 8, reason)
+  build_usage usage = {};
+  COPPICE_STRUCT(attempt_row, 1, key, 2, token, 3, drv, 4, node, 5, started_ms, 6, ended_ms, 7, result, 8, reason, 9,
+                 usage)
 };
 struct blob_state {
   generation gen; ///< put the blob under this one
@@ -162,7 +164,8 @@ struct release {
   fence token;
   coppice::failure why = failure::cancelled; ///< recorded with the attempt; infra counts towards poison
   std::string reason;
-  COPPICE_STRUCT(release, 1, key, 2, token, 3, why, 4, reason)
+  build_usage usage = {};
+  COPPICE_STRUCT(release, 1, key, 2, token, 3, why, 4, reason, 5, usage)
 };
 /// T8. Answer: done or stale.
 struct partial {
@@ -192,7 +195,8 @@ struct commit {
   inhash key;
   fence token;
   std::vector<realised_output> outputs;
-  COPPICE_STRUCT(commit, 1, key, 2, token, 3, outputs)
+  build_usage usage = {};
+  COPPICE_STRUCT(commit, 1, key, 2, token, 3, outputs, 4, usage)
 };
 /// T12: the attempt failed for good. Answer: done, also if the fence has passed.
 struct fail_attempt {
@@ -201,7 +205,8 @@ struct fail_attempt {
   coppice::failure kind = failure::build_failed;
   std::string reason;
   std::string log_tail;
-  COPPICE_STRUCT(fail_attempt, 1, key, 2, token, 3, kind, 4, reason, 5, log_tail)
+  build_usage usage = {};
+  COPPICE_STRUCT(fail_attempt, 1, key, 2, token, 3, kind, 4, reason, 5, log_tail, 6, usage)
 };
 /// T13: narinfo of all outputs is durably in the store and equals the committed rows. Answer: done or stale.
 struct published {

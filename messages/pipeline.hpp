@@ -50,7 +50,11 @@ struct offer {
   std::uint32_t slots = 0;
   std::vector<std::string> systems;
   std::vector<std::string> features;
-  COPPICE_STRUCT(offer, 1, node, 2, incarnation, 3, slots_free, 4, slots, 5, systems, 6, features)
+  std::uint32_t io_slots_free = 0; ///< for jobs that are io_bound; those never take one of the others
+  std::uint32_t io_slots = 0;
+  std::string short_of = {};       ///< why slots that nothing runs in are not offered, e.g. for want of disk; or empty
+  COPPICE_STRUCT(offer, 1, node, 2, incarnation, 3, slots_free, 4, slots, 5, systems, 6, features, 7, io_slots_free, 8,
+                 io_slots, 9, short_of)
 };
 /// GRAPH -> ALLOCATOR: the job is no longer wanted from this graph.
 struct withdraw {
@@ -58,11 +62,35 @@ struct withdraw {
   fence token;
   COPPICE_STRUCT(withdraw, 1, key, 2, token)
 };
-/// ALLOCATOR -> GRAPH: why a job waits, when no machine known could ever take it.
+/// ALLOCATOR -> GRAPH: why a job waits, when no machine known could ever take it; or, without a key, why all of the
+/// graph's jobs wait just now (`why` empty: they no longer do).
 struct waiting {
   inhash key;
   std::string why;
   COPPICE_STRUCT(waiting, 1, key, 2, why)
+};
+
+/// What a machine has left for builds.
+struct machine_room {
+  std::uint64_t memory_bytes = 0;           ///< all it has
+  std::uint64_t memory_available_bytes = 0; ///< without swapping
+  std::uint64_t disk_free_bytes = 0;        ///< on the fuller of the file systems of the store and of the state
+  COPPICE_STRUCT(machine_room, 1, memory_bytes, 2, memory_available_bytes, 3, disk_free_bytes)
+};
+
+/// What a build is seen to use while it runs.
+struct build_look {
+  std::uint64_t disk_bytes = 0, files = 0;   ///< in its scratch, if `counted`
+  bool counted = false;
+  std::uint64_t disk_used_bytes = 0;         ///< of its whole file system
+  std::uint64_t disk_free_bytes = 0;
+  std::uint64_t files_used = 0;              ///< of its whole file system; 0 where it does not say
+  std::uint64_t memory_bytes = 0;            ///< of all its processes, where no control group keeps the limit
+  std::uint64_t processes = 0;               ///< likewise
+  bool pids_reached = false;                 ///< its control group refused to start a process
+  std::int64_t took_ms = 0;                  ///< to count
+  COPPICE_STRUCT(build_look, 1, disk_bytes, 2, files, 3, counted, 4, disk_used_bytes, 5, disk_free_bytes, 6, files_used,
+                 7, memory_bytes, 8, processes, 9, pids_reached, 10, took_ms)
 };
 
 /// FETCHER's answer: the whole closure of the inputs is in the local store and pinned until `pin` is dropped.
@@ -78,11 +106,8 @@ struct build_exit {
   std::string reason;          ///< if it failed
   std::int32_t exit_code = 0;
   std::int32_t signal = 0;
-  std::int64_t wall_ms = 0, cpu_user_ms = 0, cpu_system_ms = 0;
-  std::int64_t memory_peak_bytes = 0;
-  std::uint64_t log_bytes = 0;
-  COPPICE_STRUCT(build_exit, 1, failure, 2, reason, 3, exit_code, 4, signal, 5, wall_ms, 6, cpu_user_ms, 7, cpu_system_ms,
-                 8, memory_peak_bytes, 9, log_bytes)
+  build_usage usage = {};
+  COPPICE_STRUCT(build_exit, 1, failure, 2, reason, 3, exit_code, 4, signal, 10, usage)
 };
 
 /// The outputs of one attempt, packed by STORE_UPLOADER: known in full before anything is registered.

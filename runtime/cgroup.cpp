@@ -42,6 +42,10 @@ std::int64_t get_number(const std::string& path, std::string_view key) {
   return 0;
 }
 
+std::chrono::milliseconds microseconds_as_ms(std::int64_t n) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::microseconds{n});
+}
+
 bool exists(const std::string& path) {
   return ::access(path.c_str(), F_OK) == 0;
 }
@@ -132,6 +136,8 @@ cgroup_usage cgroup::usage() const {
     u.oom |=
         get_number(dir + "/memory.events", "oom_kill") > 0 || get_number(dir + "/memory.oom_control", "oom_kill") > 0;
     u.pids_reached |= get_number(dir + "/pids.events", "max") > 0;
+    u.cpu_user += microseconds_as_ms(get_number(dir + "/cpu.stat", "user_usec"));
+    u.cpu_system += microseconds_as_ms(get_number(dir + "/cpu.stat", "system_usec"));
   }
   return u;
 }
@@ -147,6 +153,9 @@ cgroup_root::cgroup_root(const std::string& name, const std::vector<std::string>
     for (const char* controller : {"+pids", "+memory"})
       if (exists(parent + "/cgroup.subtree_control") && put(parent + "/cgroup.subtree_control", controller))
         put(dir + "/cgroup.subtree_control", controller); // ignored: limits are then not kept
+    const auto below = " " + get(dir + "/cgroup.subtree_control"); // v2's
+    memory_ |= exists(dir + "/memory.limit_in_bytes") || below.find(" memory") != below.npos;
+    pids_ |= exists(dir + "/pids.max") || below.find(" pids") != below.npos;
     dirs_.push_back(dir);
   }
 }

@@ -10,7 +10,7 @@
 #include <vector>
 
 /// Control groups where the machine lets us have them: v2 (cgroup.kill) and the v1 hierarchies `pids` and `memory`.
-/// Without any, builds still die by their pid namespace (INV-11); only the limits below are then not kept.
+/// Without any, builds still die by their pid namespace (INV-11); somebody else must then keep the limits below.
 namespace coppice::rt {
 
 /// What one build may use at most; zero means no limit.
@@ -21,7 +21,8 @@ struct cgroup_limits {
 
 /// What a group used, as far as the machine counts it.
 struct cgroup_usage {
-  std::int64_t memory_peak_bytes = 0;
+  std::int64_t memory_peak_bytes = 0; ///< with what it had in files in memory
+  std::chrono::milliseconds cpu_user{0}, cpu_system{0};
   bool oom = false;          ///< the memory limit killed something
   bool pids_reached = false; ///< a process could not be started for the limit
 };
@@ -63,6 +64,9 @@ public:
   cgroup_root& operator=(const cgroup_root&) = delete;
 
   bool usable() const { return !dirs_.empty(); }
+  /// Groups made here keep cgroup_limits::memory_bytes_max and pids_max.
+  bool keeps_memory() const { return memory_; }
+  bool keeps_pids() const { return pids_; }
   /// Kills whatever an earlier process left in our groups, waits until they are empty and removes them (INV-11).
   /// `unavailable` if something does not die within `wait`. Call it before the first make().
   expected<void> sweep(std::chrono::milliseconds wait = std::chrono::seconds{5}) const;
@@ -71,6 +75,7 @@ public:
 
 private:
   std::vector<std::string> dirs_;
+  bool memory_ = false, pids_ = false;
 };
 
 } // namespace coppice::rt

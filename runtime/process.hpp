@@ -73,7 +73,7 @@ struct process_exit {
   int code = 0; ///< exit code, if signal is 0
   int signal = 0;
   std::chrono::milliseconds wall{0};
-  std::chrono::milliseconds cpu_user{0}, cpu_system{0}; ///< of it and all descendants that were waited for
+  std::chrono::milliseconds cpu_user{0}, cpu_system{0}; ///< of its cgroup, else of all descendants that were waited for
   std::int64_t memory_peak_bytes = 0;                   ///< of its cgroup, else of the largest single process
   std::uint64_t output_bytes = 0;
   std::string report; ///< what was written to the report pipe, at most report_bytes_max
@@ -89,6 +89,7 @@ inline constexpr std::size_t report_bytes_max = 1024;
 struct process_observer {
   std::function<void(std::string)> output;         ///< bytes, in order; to be acknowledged
   std::function<void(const process_exit&)> exited; ///< called exactly once, after all output
+  std::function<void(pid_t)> started = {};         ///< its number, before any output; not if it does not start
 };
 
 /// Starts, limits and ends processes. Every function may be called from any thread and returns at once.

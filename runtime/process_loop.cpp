@@ -159,6 +159,7 @@ private:
     if (children_.size() >= processes_max) return refuse("too many processes run");
     auto os = spawn(s.spec);
     if (!os) return refuse(os.error().what);
+    if (s.observer.started) s.observer.started(os->pid);
     child c{std::move(s.observer), std::move(s.spec.group), s.spec.limits,
             s.spec.grace,          s.spec.window_bytes,     std::move(*os)};
     watch(c.os.handle.get(), s.id << 1);
@@ -282,6 +283,10 @@ private:
     if (c.group) {
       auto used = c.group->usage();
       if (used.memory_peak_bytes > 0) r.memory_peak_bytes = used.memory_peak_bytes;
+      if (used.cpu_user + used.cpu_system >= r.cpu_user + r.cpu_system) {
+        r.cpu_user = used.cpu_user;
+        r.cpu_system = used.cpu_system;
+      }
       r.oom = used.oom;
       r.pids = used.pids_reached;
     }

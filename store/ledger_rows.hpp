@@ -36,6 +36,14 @@ struct blob_row {
   std::uint64_t size = 0;
 };
 
+/// How an attempt ended; an empty reason keeps the one it began with.
+struct attempt_end {
+  std::int64_t ended_ms = 0;
+  failure result = failure::none;
+  std::string reason;
+  build_usage usage;
+};
+
 /// The ledger's rows, as its rules see them: by key, and by the few questions that need an index. Every list is
 /// ordered, so that all backends answer alike, and at most `limit` long. A backend decides nothing.
 class ledger_rows {
@@ -101,8 +109,7 @@ public:
 
   virtual void add_attempt(const ledger::attempt_row& row) = 0;
   /// Ends the attempt under this token, unless it has ended or there is none.
-  virtual void end_attempt(const inhash& key, fence token, std::int64_t ended_ms, failure result,
-                           const std::string& reason) = 0;
+  virtual void end_attempt(const inhash& key, fence token, const attempt_end& end) = 0;
   /// Newest first: of one inhash by token, else by start, inhash and token.
   virtual std::vector<ledger::attempt_row> attempts(const ledger::read_attempts& query) = 0;
   /// Of the last `limit` successful attempts at derivations of this name (without version), by their ends.

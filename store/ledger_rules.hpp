@@ -89,7 +89,8 @@ private:
   /// A change of holder: takes the next fence.
   void hand_over(ledger::lock_state& row, ledger::phase phase, const holder& who, const node_id& node, fence origin);
   /// Frees the row, and returns it so; its attempt, if one runs, ends.
-  ledger::lock_state let_go(ledger::lock_state row, failure why, const std::string& reason);
+  ledger::lock_state let_go(ledger::lock_state row, failure why, const std::string& reason,
+                            const build_usage& usage = {});
   void count_death(ledger::lock_state& row, const std::string& last);
   void set_failure(ledger::lock_state& row, std::optional<ledger::failure_record> failed);
   void forget_failure(ledger::lock_state& row);

@@ -69,12 +69,13 @@ void ledger_rules::forget_failure(ledger::lock_state& row) {
 }
 
 void ledger_rules::begin_attempt(const ledger::lock_state& row, std::string reason) {
-  rows_.add_attempt({row.key, row.token, row.drv, row.node, now_ms_, {}, failure::none, std::move(reason)});
+  rows_.add_attempt({row.key, row.token, row.drv, row.node, now_ms_, {}, failure::none, std::move(reason), {}});
 }
 
-ledger::lock_state ledger_rules::let_go(ledger::lock_state row, failure why, const std::string& reason) {
+ledger::lock_state ledger_rules::let_go(ledger::lock_state row, failure why, const std::string& reason,
+                                        const build_usage& usage) {
   if (row.phase != ledger::phase::queued) {
-    rows_.end_attempt(row.key, row.token, now_ms_, why, cut(reason));
+    rows_.end_attempt(row.key, row.token, {now_ms_, why, cut(reason), usage});
     if (why == failure::infra) count_death(row, reason);
   }
   row.phase = ledger::phase::free;
@@ -143,7 +144,7 @@ ledger_rules::answer ledger_rules::on(const ledger::release& t) {
   if (t.why == failure::none) return fail(ec::invalid, "a release of " + t.key.to_string() + " needs a reason");
   auto row = lock_for(t.key, t.token, "release");
   if (!row) return tl::unexpected(row.error());
-  if (is_held(*row) && row->token == t.token) let_go(*std::move(row), t.why, t.reason);
+  if (is_held(*row) && row->token == t.token) let_go(*std::move(row), t.why, t.reason, t.usage);
   return ledger::done{};
 }
 
@@ -191,7 +192,7 @@ ledger_rules::answer ledger_rules::on(const ledger::fail_attempt& t) {
   if (!is_transient(t.kind))
     set_failure(*row,
                 ledger::failure_record{t.kind, t.token, rows_.last_request_number(), cut(t.reason), tail(t.log_tail)});
-  let_go(*std::move(row), t.kind, t.reason);
+  let_go(*std::move(row), t.kind, t.reason, t.usage);
   return ledger::done{};
 }
 
@@ -205,7 +206,7 @@ ledger_rules::answer ledger_rules::on(const ledger::commit& t) {
   bool running = row->phase == ledger::phase::building || row->phase == ledger::phase::partial;
   if (!current || !running) return stale("commit", *row, t.token); // INV-1
   if (auto valid = require_outputs(outputs); !valid) return tl::unexpected(valid.error());
-  rows_.end_attempt(t.key, t.token, now_ms_, failure::none, {});
+  rows_.end_attempt(t.key, t.token, {now_ms_, failure::none, {}, t.usage});
   forget_failure(*row);
   row->phase = ledger::phase::realised;
   row->holder = {};

@@ -158,14 +158,14 @@ public:
     attempts_.emplace(std::pair{row.key, row.token}, row);
     by_start_.insert({row.started_ms, row.key, row.token});
   }
-  void end_attempt(const inhash& key, fence token, std::int64_t ended_ms, failure result,
-                   const std::string& reason) override {
+  void end_attempt(const inhash& key, fence token, const attempt_end& end) override {
     auto found = attempts_.find({key, token});
     if (found == attempts_.end() || found->second.ended_ms) return;
     auto& row = found->second;
-    row.ended_ms = ended_ms;
-    row.result = result;
-    if (!reason.empty()) row.reason = reason;
+    row.ended_ms = end.ended_ms;
+    row.result = end.result;
+    if (!end.reason.empty()) row.reason = end.reason;
+    row.usage = end.usage;
   }
   std::vector<ledger::attempt_row> attempts(const ledger::read_attempts& query) override {
     std::vector<ledger::attempt_row> rows;

@@ -133,6 +133,11 @@ ledger::attempt_row take_attempt(sqlite_query& q) {
   row.ended_ms = q.take_optional<std::int64_t>();
   row.result = q.take<failure>();
   row.reason = q.take<std::string>();
+  row.usage.wall_ms = q.take<std::int64_t>();
+  row.usage.cpu_user_ms = q.take<std::int64_t>();
+  row.usage.cpu_system_ms = q.take<std::int64_t>();
+  row.usage.memory_peak_bytes = q.take<std::int64_t>();
+  row.usage.log_bytes = q.take<std::uint64_t>();
   return row;
 }
 
@@ -150,7 +155,9 @@ std::vector<T> take_all(sqlite_query&& q) {
 #define HEAD_COLUMNS "id, client, state, owner, epoch, number"
 #define REQUEST_ROWS "SELECT " HEAD_COLUMNS ", submitted_ms, body, result FROM request "
 #define PATH_COLUMNS "path, nar_hash, nar_size, refs, deriver, ca, blob, blob_size, gen"
-#define ATTEMPT_ROWS "SELECT inhash, fence, drv, node, started_ms, ended_ms, result, reason FROM attempt "
+#define ATTEMPT_ROWS                                                                                                   \
+  "SELECT inhash, fence, drv, node, started_ms, ended_ms, result, reason, wall_ms, cpu_user_ms, cpu_system_ms,"        \
+  " memory_peak_bytes, log_bytes FROM attempt "
 #define NEWEST_FIRST " ORDER BY started_ms DESC, inhash DESC, fence DESC LIMIT ?"
 
 } // namespace
@@ -384,16 +391,21 @@ void sqlite_rows::add_attempt(const ledger::attempt_row& row) {
       .run();
 }
 
-void sqlite_rows::end_attempt(const inhash& key, fence token, std::int64_t ended_ms, failure result,
-                              const std::string& reason) {
+void sqlite_rows::end_attempt(const inhash& key, fence token, const attempt_end& end) {
   sqlite_query{q_,
-               "UPDATE attempt SET ended_ms = ?3, result = ?4, reason = CASE ?5 WHEN '' THEN reason ELSE ?5 END"
+               "UPDATE attempt SET ended_ms = ?3, result = ?4, reason = CASE ?5 WHEN '' THEN reason ELSE ?5 END,"
+               " wall_ms = ?6, cpu_user_ms = ?7, cpu_system_ms = ?8, memory_peak_bytes = ?9, log_bytes = ?10"
                " WHERE inhash = ?1 AND fence = ?2 AND ended_ms IS NULL",
                key,
                token,
-               ended_ms,
-               result,
-               reason}
+               end.ended_ms,
+               end.result,
+               end.reason,
+               end.usage.wall_ms,
+               end.usage.cpu_user_ms,
+               end.usage.cpu_system_ms,
+               end.usage.memory_peak_bytes,
+               end.usage.log_bytes}
       .run();
 }
 

@@ -6,7 +6,7 @@
 namespace coppice::store {
 
 /// The version of the schema below; a ledger of a higher one is refused.
-inline constexpr int sqlite_schema_version = 2;
+inline constexpr int sqlite_schema_version = 3;
 /// Creates the tables of an empty database, and views that spell ids and enums out for sqlite3(1).
 void create_sqlite_schema(SQLite::Database& db);
 
@@ -47,8 +47,7 @@ public:
   std::vector<inhash> held_only_for(const request_id& id, const inhash& after, std::size_t limit) override;
 
   void add_attempt(const ledger::attempt_row& row) override;
-  void end_attempt(const inhash& key, fence token, std::int64_t ended_ms, failure result,
-                   const std::string& reason) override;
+  void end_attempt(const inhash& key, fence token, const attempt_end& end) override;
   std::vector<ledger::attempt_row> attempts(const ledger::read_attempts& query) override;
   std::vector<std::int64_t> durations_ms(const std::string& name, std::size_t limit) override;
 

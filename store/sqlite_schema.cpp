@@ -39,7 +39,9 @@ CREATE INDEX realisation_blob ON realisation (blob);
 CREATE TABLE outbox (place INTEGER PRIMARY KEY, inhash BLOB NOT NULL UNIQUE REFERENCES inhash) STRICT;
 CREATE TABLE attempt (
   inhash BLOB NOT NULL, fence INTEGER NOT NULL, drv TEXT NOT NULL, node TEXT NOT NULL, started_ms INTEGER NOT NULL,
-  ended_ms INTEGER, result INTEGER NOT NULL, reason TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (inhash, fence)
+  ended_ms INTEGER, result INTEGER NOT NULL, reason TEXT NOT NULL, name TEXT NOT NULL,
+  wall_ms INTEGER NOT NULL DEFAULT 0, cpu_user_ms INTEGER NOT NULL DEFAULT 0, cpu_system_ms INTEGER NOT NULL DEFAULT 0,
+  memory_peak_bytes INTEGER NOT NULL DEFAULT 0, log_bytes INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (inhash, fence)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempt_started ON attempt (started_ms, inhash, fence);
 CREATE INDEX attempt_drv ON attempt (drv, started_ms, inhash, fence);
@@ -83,7 +85,8 @@ CREATE VIEW requests AS
 CREATE VIEW attempts AS
   SELECT datetime(a.started_ms / 1000, 'unixepoch') AS started, (a.ended_ms - a.started_ms) / 1000.0 AS seconds,
          CASE WHEN a.ended_ms IS NULL THEN 'running' ELSE w.word END AS result, a.node, a.drv,
-         lower(hex(a.inhash)) AS inhash, a.fence, a.reason
+         lower(hex(a.inhash)) AS inhash, a.fence, a.reason, a.cpu_user_ms / 1000.0 AS cpu_user,
+         a.cpu_system_ms / 1000.0 AS cpu_system, a.memory_peak_bytes, a.log_bytes
     FROM attempt a JOIN word w ON w.kind = 'failure' AND w.number = a.result;
 CREATE VIEW outputs AS
   SELECT path, output, lower(hex(inhash)) AS inhash, lower(hex(nar_hash)) AS nar_hash, nar_size,

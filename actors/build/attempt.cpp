@@ -33,9 +33,9 @@ attempt::effects attempt::order() const {
     case stage::packing: return {pack{}};
     case stage::keeping: return {keep{outputs_}};
     case stage::storing: return {store{}};
-    case stage::committing: return {commit{token_, outputs_}};
-    case stage::failing: return {fail{token_, kind_, reason_, log_tail_}};
-    case stage::releasing: return {release{token_, kind_, reason_}};
+    case stage::committing: return {commit{token_, outputs_, usage_}};
+    case stage::failing: return {fail{token_, kind_, reason_, log_tail_, usage_}};
+    case stage::releasing: return {release{token_, kind_, reason_, usage_}};
     case stage::reclaiming: return {reclaim{}};
     case stage::over: return {end{}};
   }
@@ -66,6 +66,7 @@ attempt::effects attempt::on_token(fence mine) {
 attempt::effects attempt::on_exited(const build_exit& e, std::string log_tail) {
   if (stage_ != stage::building) return {};
   if (killed_) return finish();
+  usage_ = e.usage;
   if (e.failure == failure::none) return enter(stage::packing);
   kind_ = e.failure;
   reason_ = e.reason;

@@ -49,6 +49,7 @@ public:
   struct commit {
     fence token;
     std::vector<realised_output> outputs;
+    build_usage usage;
   };
   struct partial {
     fence token;
@@ -57,11 +58,13 @@ public:
     fence token;
     failure kind;
     std::string reason, log_tail;
+    build_usage usage;
   };
   struct release {
     fence token;
     failure why;
     std::string reason;
+    build_usage usage;
   };
   struct reclaim {};
   /// The CPU slot is free from now on.
@@ -120,6 +123,7 @@ private:
   std::vector<realised_output> outputs_;
   failure kind_ = failure::none;
   std::string reason_, log_tail_;
+  build_usage usage_; ///< of the builder, once it ended
   unsigned fetches_failed_ = 0;
   bool slot_freed_ = false, lost_answer_ = false, told_partial_ = false, killed_ = false, committed_ = false;
 };

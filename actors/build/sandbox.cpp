@@ -217,6 +217,7 @@ expected<sandbox_plan> plan_sandbox(const nix::store_path& drv_path, const nix::
   plan.paths = settings.paths;
   plan.network = drv.is_fixed_output();
   plan.bwrap = settings.bwrap;
+  plan.processes_max = settings.processes_max;
   plan.personality = ADDR_NO_RANDOMIZE;
 #ifdef __x86_64__
   if (drv.system == "i686-linux") plan.personality |= PER_LINUX32;
@@ -269,6 +270,7 @@ std::string exec_order(const sandbox_plan& plan, const sandbox_place& place) {
     out += '\0';
   };
   add(std::to_string(plan.personality));
+  add(std::to_string(plan.processes_max));
   add(plan.store_dir);
   add(std::to_string(place.inputs.size()));
   for (const auto& input : place.inputs)

@@ -32,6 +32,7 @@ struct sandbox_settings {
   std::string bwrap = "/usr/bin/bwrap";
   std::string fetch_program{}; ///< what builtin:fetchurl is here
   std::string ca_bundle{};     ///< by which that checks HTTPS servers; empty if the machine has none
+  std::uint64_t processes_max = 0;                 ///< processes and threads, kept by an rlimit; 0: none
 };
 
 /// Where a build directory is inside.
@@ -54,6 +55,7 @@ struct sandbox_plan {
   bool network = false;                           ///< only for fixed outputs
   bool kvm = false;                               ///< it may use the machine's
   unsigned long personality = 0;
+  std::uint64_t processes_max = 0; ///< 0: as many as the machine allows
   std::string bwrap;
 };
 

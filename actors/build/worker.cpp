@@ -132,7 +132,7 @@ worker_state::interface::behavior_type worker_state::make_behavior() {
       if (attempt_.at() == attempt::stage::building) report(p.phase.empty() ? "building" : p.phase, p.last_line);
     },
     [this](atom::tick_atom) {
-      self_->send(peers_.pool, atom::open_v, job_.key, who_, holds_slot_, lock_watcher_actor{self_->stable()});
+      self_->send(peers_.pool, atom::open_v, job_.key, who_, holds_slot_, job_.io_bound, lock_watcher_actor{self_->stable()});
       if (++ticks_ % config_.ticks_per_look == 0 && attempt_.at() != attempt::stage::over) look_at_row();
       perform(attempt_.on_tick());
       self_->later(config_.tick, atom::tick_v);
@@ -191,18 +191,18 @@ void worker_state::perform(attempt::effects effects) {
         pack(true);
       uploader_.reset();
     } else if (auto* c = std::get_if<attempt::commit>(&e))
-      settle(atom::commit_v, ledger::commit{job_.key, c->token, c->outputs});
+      settle(atom::commit_v, ledger::commit{job_.key, c->token, c->outputs, c->usage});
     else if (auto* p = std::get_if<attempt::partial>(&e)) {
       self_->call(peers_.locks, atom::partial_v, ledger::partial{job_.key, p->token})
         .then([](ledger::done&) {}, [](caf::error&) {
           // ignored: it only tells people why the upload takes long; the lock stays ours
         });
     } else if (auto* f = std::get_if<attempt::fail>(&e))
-      settle(atom::fail_v, ledger::fail_attempt{job_.key, f->token, f->kind, f->reason, f->log_tail});
+      settle(atom::fail_v, ledger::fail_attempt{job_.key, f->token, f->kind, f->reason, f->log_tail, f->usage});
     else if (auto* r = std::get_if<attempt::release>(&e)) {
       rt::log::warn("WORKER", "attempt given up drv={} token={} class={} reason={}", job_.drv.to_string(), r->token.value,
                     coppice::to_string(r->why), r->reason);
-      settle(atom::release_v, ledger::release{job_.key, r->token, r->why, r->reason});
+      settle(atom::release_v, ledger::release{job_.key, r->token, r->why, r->reason, r->usage});
     } else if (std::get_if<attempt::reclaim>(&e)) {
       self_->call(peers_.locks, atom::reclaim_v, reclaim_lock{job_.key, job_.drv, who_, true}, lock_watcher_actor{self_->stable()})
         .then([this](const ledger::granted& g) { perform(attempt_.on_token(g.token)); },
@@ -280,7 +280,8 @@ void worker_state::run() {
     where.inputs_dir = c.local->real_dir();
     where.exec_program = c.exec_program;
     where.run_as = c.run_as;
-    auto group = c.cgroups->make(group_name, {});
+    auto group = c.cgroups->make(group_name, {static_cast<std::int64_t>(c.limits.memory_bytes_max),
+                                              static_cast<std::int64_t>(c.limits.processes_max)});
     if (!group) return tl::unexpected(group.error());
     where.group = std::move(*group);
     auto dir = build_dir::make(std::move(*plan), std::move(where));
@@ -320,8 +321,13 @@ void worker_state::start_executor(std::shared_ptr<build_dir> dir, rt::process_id
   limits.timeout = config_.limits.timeout;
   limits.silence = config_.limits.max_silent;
   limits.log_bytes_max = config_.limits.log_bytes_max;
-  executor_state::config c{config_.processes, process, dir->process(limits), dir, job_.drv.to_string()};
+  executor_state::config c{config_.processes, process, dir->process(limits), dir, job_.drv.to_string(), config_.limits};
   c.spec.grace = config_.limits.kill_grace;
+  c.pool = config_.pool;
+  c.scratch = staging_;
+  c.watch = {config_.limits.memory_bytes_max, config_.limits.processes_max,        config_.limits.disk_bytes_max,
+             config_.limits.files_max,        config_.limits.reserve.disk_free_min, config_.cgroups->keeps_memory(),
+             config_.cgroups->keeps_pids()};
   rt::start_child<executor_state>(self_, peers_.workers, label() + ".exec", one_life(), c,
                                   worker_actor{self_->stable()}, *relay_)
     .then(
@@ -336,6 +342,7 @@ void worker_state::start_executor(std::shared_ptr<build_dir> dir, rt::process_id
 void worker_state::on_exited(build_exit e) {
   executor_.reset();
   if (!relay_) return;
+  if (e.failure != failure::none) scrap();
   self_->call(*relay_, atom::done_v)
     .then([this, e](std::string& tail) { store_log(e, std::move(tail)); },
           [this, e](caf::error&) { store_log(e, {}); }); // the log is lost, the build is not
@@ -525,6 +532,19 @@ void worker_state::discard(bool committed) {
     if (e.code != ec::none) rt::log::warn("WORKER", "scratch not removed drv={} error={}", job_.drv.to_string(), to_string(e));
     self_->quit();
   });
+}
+
+// At once, since nothing else may have room before it is gone: neither the log nor the ledger that hears of the failure.
+void worker_state::scrap() {
+  blocking(
+    [dir = std::exchange(dir_, nullptr), staging = std::exchange(staging_, {})]() -> expected<void> {
+      auto emptied = dir ? dir->remove() : expected<void>{};
+      auto gone = staging.empty() ? expected<void>{} : store::remove_tree(staging);
+      return emptied ? gone : emptied;
+    },
+    [this](const error& e) {
+      if (e.code != ec::none) rt::log::warn("WORKER", "scratch not removed drv={} error={}", job_.drv.to_string(), to_string(e));
+    });
 }
 
 void worker_state::report(std::string_view phase, std::string last_line, bool over) {

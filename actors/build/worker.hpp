@@ -97,6 +97,7 @@ private:
   void drop_damaged();
   void keep(const std::vector<realised_output>& outputs);
   void discard(bool committed);
+  void scrap();
   void report(std::string_view phase, std::string last_line = {}, bool over = false);
   void reject(failure kind, std::string reason);
   /// Runs blocking work on the pool; `done` on this actor with its error, or ec::none.

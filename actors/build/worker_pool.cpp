@@ -9,7 +9,7 @@ namespace coppice::actors {
 worker_pool_state::worker_pool_state(rt::self<interface>* self, config c, worker_state::peers peers,
                                      std::vector<allocator_actor> allocators, rt::supervisor_actor workers)
   : self_(self), config_(std::move(c)), peers_(std::move(peers)), allocators_(std::move(allocators)),
-    workers_(std::move(workers)) {
+    workers_(std::move(workers)), room_(config_.reserve) {
   peers_.pool = self_->stable();
 }
 
@@ -18,15 +18,20 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
   // after a crash the WORKERs of before are still there: let them say so before their slots are given away
   auto patience = has_workers() ? presence_wait : std::chrono::milliseconds{0};
   self_->later(patience, atom::tick_v);
+  measure();
+  rt::log::info("WORKER_POOL", "{}", config_.limits_kept);
   return {
     [this](atom::assign_atom, job& j) { return assign(j); },
-    [this](atom::open_atom, const inhash& key, const nonce& who, bool counts, const lock_watcher_actor& worker) {
-      on_present(key, who, counts, worker);
+    [this](atom::open_atom, const inhash& key, const nonce& who, bool counts, bool io_bound,
+           const lock_watcher_actor& worker) {
+      on_present(key, {worker, who, counts, io_bound});
     },
     [this](atom::ended_atom, const inhash& key, fence) {
       if (auto found = slots_.find(key); found != slots_.end()) found->second.counts = false;
       offer_slots();
     },
+    [this](atom::poll_atom) { measure(); },
+    [this](atom::done_atom, const machine_room& now, const caf::error& e) { on_measured(now, e); },
     [this](atom::tick_atom) {
       if (!std::exchange(ready_, true) || !orphans_.empty()) resume_kept();
       reconcile();
@@ -36,10 +41,10 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
   };
 }
 
-void worker_pool_state::on_present(const inhash& key, const nonce& who, bool counts, const lock_watcher_actor& worker) {
+void worker_pool_state::on_present(const inhash& key, const occupant& says) {
   auto [at, fresh] = slots_.try_emplace(key);
-  if (fresh) self_->monitor(worker);
-  if (fresh || at->second.who == who) at->second = {worker, who, counts};
+  if (fresh) self_->monitor(says.worker);
+  if (fresh || at->second.who == says.who) at->second = says;
 }
 
 caf::result<ledger::done> worker_pool_state::assign(job& j) {
@@ -51,8 +56,10 @@ caf::result<ledger::done> worker_pool_state::assign(job& j) {
     out.fail(ec::overloaded, "an earlier attempt is being cleared away");
   else if (!ready_)
     out.fail(ec::overloaded, "the workers of before have not said yet whether they are there");
-  else if (free_slots() == 0)
+  else if (busy(j.io_bound) >= (j.io_bound ? config_.io_slots : config_.slots))
     out.fail(ec::overloaded, "no slot is free on " + config_.worker.node.value);
+  else if (auto fit = room_.fits(busy(false) + busy(true)); fit.builds == 0)
+    out.fail(ec::overloaded, config_.worker.node.value + " " + fit.short_of);
   else
     start(std::move(j), rt::random_id<nonce>(), {}, [out](caf::error e) { e ? out.deliver(std::move(e)) : out.deliver(ledger::done{}); });
   return out;
@@ -66,7 +73,7 @@ void worker_pool_state::start(job j, const nonce& who, std::optional<store::kept
   options.kind = rt::restart_kind::temporary;
   options.ref.call_timeout = config_.worker_timeout;
   bool resumes = kept.has_value();
-  slots_[key] = {{}, who, !resumes};
+  slots_[key] = {{}, who, !resumes, j.io_bound};
   rt::start_child<worker_state>(self_, workers_, label, options, config_.worker, peers_, std::move(j), who, std::move(kept))
     .then(
       [this, key, told](const caf::strong_actor_ptr& ref) {
@@ -103,7 +110,7 @@ void worker_pool_state::release_dead(const inhash& key, const nonce& who, const 
     self_, peers_.ledger, ledger::read_locks{{key}},
     [this, key, who, why](ledger::lock_states& rows) {
       if (rows.rows.empty() || rows.rows[0].holder.nonce != who) return;
-      self_->call(peers_.locks, atom::release_v, ledger::release{key, rows.rows[0].token, failure::infra, why})
+      self_->call(peers_.locks, atom::release_v, ledger::release{key, rows.rows[0].token, failure::infra, why, {}})
         .then([](ledger::done&) {},
               [](caf::error&) {
                 // ignored: reconcile() finds it
@@ -164,10 +171,49 @@ void worker_pool_state::resume_kept() {
 }
 
 void worker_pool_state::offer_slots() {
-  offer o{config_.worker.node, config_.born, free_slots(), config_.slots, config_.systems, config_.features};
+  offer o{config_.worker.node, config_.born, config_.slots, config_.slots, config_.systems, config_.features,
+          config_.io_slots, config_.io_slots, {}};
+  const auto computing = busy(false), waiting = busy(true);
+  o.slots_free -= std::min(computing, o.slots_free);
+  o.io_slots_free -= std::min(waiting, o.io_slots_free);
+  const auto fit = room_.fits(computing + waiting);
+  if (fit.builds == 0) o.short_of = fit.short_of;
+  o.slots_free = std::min(o.slots_free, fit.builds);
+  o.io_slots_free = std::min(o.io_slots_free, fit.builds);
   auto me = worker_pool_actor{self_->stable()};
   for (auto& a : allocators_) self_->send(a, atom::offer_v, o, me);
-  self_->doing(std::to_string(config_.slots - o.slots_free) + " of " + std::to_string(config_.slots) + " slots busy");
+  self_->doing(std::to_string(computing) + " of " + std::to_string(config_.slots) + " slots and " +
+               std::to_string(waiting) + " of " + std::to_string(config_.io_slots) + " I/O slots busy" +
+               (o.short_of.empty() ? "" : "; " + o.short_of) + "; " + config_.limits_kept);
+  if (o.short_of.empty() != short_of_.empty()) {
+    if (o.short_of.empty())
+      rt::log::info("WORKER_POOL", "there is room for builds again");
+    else
+      rt::log::warn("WORKER_POOL", "builds wait: this machine {}", o.short_of);
+  }
+  short_of_ = o.short_of;
+}
+
+void worker_pool_state::measure() {
+  auto told = [me = self_->incarnation()](machine_room now, caf::error e) {
+    caf::anon_send(me, atom::done_v, now, std::move(e));
+  };
+  const bool posted = rt::post_and_send(
+    *config_.worker.pool, [disks = config_.disks] { return measure_room(disks); },
+    [told](expected<machine_room> r) { r ? told(*r, {}) : told({}, make_error(r.error())); },
+    [told](const std::string& what) { told({}, make_error(ec::crashed, what)); });
+  if (!posted) self_->later(config_.room_interval, atom::poll_v);
+}
+
+void worker_pool_state::on_measured(const machine_room& now, const caf::error& e) {
+  self_->later(config_.room_interval, atom::poll_v);
+  if (e) return rt::log::warn("WORKER_POOL", "room for builds not measured error={}", to_string(from_caf(e)));
+  const auto fitting = [this] {
+    return std::min(room_.fits(busy(false) + busy(true)).builds, config_.slots + config_.io_slots);
+  };
+  const auto before = fitting();
+  room_.on_measured(now);
+  if (ready_ && fitting() != before) offer_slots();
 }
 
 bool worker_pool_state::has_workers() const {
@@ -176,10 +222,10 @@ bool worker_pool_state::has_workers() const {
   return false;
 }
 
-std::uint32_t worker_pool_state::free_slots() const {
-  std::uint32_t busy = 0;
-  for (auto& [key, s] : slots_) busy += s.counts ? 1 : 0;
-  return busy < config_.slots ? config_.slots - busy : 0;
+std::uint32_t worker_pool_state::busy(bool io_bound) const {
+  return static_cast<std::uint32_t>(std::count_if(slots_.begin(), slots_.end(), [io_bound](auto& s) {
+    return s.second.counts && s.second.io_bound == io_bound;
+  }));
 }
 
 } // namespace coppice::actors

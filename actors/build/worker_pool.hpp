@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/build/room.hpp"
 #include "actors/build/worker.hpp"
 #include "messages/interfaces.hpp"
 #include "runtime/actor.hpp"
@@ -11,7 +12,7 @@
 
 namespace coppice::actors {
 
-/// Offers this machine's free slots and turns an assignment into a WORKER.
+/// Offers this machine's free slots, as far as builds still fit on it, and turns an assignment into a WORKER.
 /// Takes: assign from ALLOCATORs, ended from WORKERs. Sends: offer to ALLOCATORs, children to WORKERS_SUP, T7 for a
 /// WORKER that died. Owns: the slots (soft); resumes the journal of kept outputs at birth.
 /// Supervised by: WORK_SUP.
@@ -25,6 +26,11 @@ public:
     session_id session; ///< of this process
     coppice::incarnation born;
     std::uint32_t slots = 1;
+    std::uint32_t io_slots = 4;
+    reserve_settings reserve = {};
+    std::vector<std::filesystem::path> disks = {}; ///< of store and state
+    std::string limits_kept = {}; ///< by what means, for people
+    std::chrono::milliseconds room_interval{1'000}; ///< between measurements of what the machine has left
     std::vector<std::string> systems, features;
     std::chrono::milliseconds offer_interval{5'000}; ///< also between looks at the locks of this session
     std::chrono::milliseconds worker_timeout{3'600'000}; ///< in which a WORKER must have kept its outputs
@@ -40,17 +46,20 @@ private:
     lock_watcher_actor worker;
     nonce who;
     bool counts = true; ///< it holds a slot; not so while it only uploads
+    bool io_bound = false; ///< which kind of slot
   };
   caf::result<ledger::done> assign(job& j);
   void start(job j, const nonce& who, std::optional<store::kept_entry> kept, std::function<void(caf::error)> told);
-  void on_present(const inhash& key, const nonce& who, bool counts, const lock_watcher_actor& worker);
+  void on_present(const inhash& key, const occupant& says);
   bool has_workers() const;
   void on_down(const caf::down_msg& down);
   void release_dead(const inhash& key, const nonce& who, const std::string& why);
   void resume_kept();
   void reconcile();
   void offer_slots();
-  std::uint32_t free_slots() const;
+  void measure();
+  void on_measured(const machine_room& now, const caf::error& e);
+  std::uint32_t busy(bool io_bound) const;
 
   rt::self<interface>* self_;
   config config_;
@@ -60,6 +69,8 @@ private:
   std::map<inhash, occupant> slots_;
   std::map<inhash, nonce> orphans_; ///< kept outputs whose WORKER died, and what its lock is held by
   std::set<std::pair<inhash, fence>> unvouched_; ///< locks that nobody here answered for at the last look
+  room room_;
+  std::string short_of_; ///< as it was last offered
   std::uint64_t births_ = 0;
   bool ready_ = false; ///< what was there before a crash has had time to say so
   static constexpr std::chrono::milliseconds presence_wait{2'500};

@@ -33,6 +33,7 @@ allocator_state::interface::behavior_type allocator_state::make_behavior() {
       placement::effects out;
       placement_.tick(config_.clock->now(), out);
       perform(out);
+      tell_shortage();
       self_->later(config_.tick, atom::tick_v);
     },
   };
@@ -45,8 +46,20 @@ void allocator_state::perform(placement::effects& effects) {
       if (auto graph = graphs_.find(u->key); graph != graphs_.end())
         self_->send(graph->second, atom::waiting_v, waiting{u->key, u->why});
   }
-  self_->doing(std::to_string(placement_.waiting()) + " jobs waiting, " + std::to_string(placement_.slots_free()) +
-               " slots free");
+  self_->doing(std::to_string(placement_.waiting()) + " jobs waiting, " + std::to_string(placement_.slots_free(false)) +
+               " slots and " + std::to_string(placement_.slots_free(true)) + " I/O slots free");
+}
+
+// Repeated, for graphs come and go; only while a machine is short of something.
+void allocator_state::tell_shortage() {
+  const auto why = placement_.shortage();
+  if (why.empty() && told_.empty()) return;
+  auto before = std::exchange(told_, {});
+  if (!why.empty())
+    for (auto& [key, graph] : graphs_) told_.emplace(graph.address(), graph);
+  for (auto& [address, graph] : told_) self_->send(graph, atom::waiting_v, waiting{{}, why});
+  for (auto& [address, graph] : before)
+    if (!told_.contains(address)) self_->send(graph, atom::waiting_v, waiting{});
 }
 
 void allocator_state::assign(const placement::assign& a) {

@@ -28,12 +28,14 @@ public:
 private:
   void perform(placement::effects& effects);
   void assign(const placement::assign& a);
+  void tell_shortage();
 
   rt::self<interface>* self_;
   config config_;
   placement placement_;
   std::map<node_id, worker_pool_actor> pools_;
   std::map<inhash, graph_actor> graphs_; ///< whom to tell why a job waits
+  std::map<caf::actor_addr, graph_actor> told_; ///< who heard that its jobs wait for a machine to have room
 };
 
 } // namespace coppice::actors

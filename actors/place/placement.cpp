@@ -15,19 +15,19 @@ bool placement::add(const coppice::job& j, time_point now, effects& out) {
     if (j.token < e.job.token) return true; // late
     bool same = j.token == e.job.token;
     if (same && e.assigned) return true;
-    if (!e.assigned) queue_.erase(rank_of(e));
+    if (!e.assigned) queue_of(e).erase(rank_of(e));
     auto priority = same ? std::max(j.priority, e.job.priority) : j.priority;
     e.job = j;
     e.job.priority = priority;
     e.assigned = false;
     e.told_unplaceable = false; // who asks again has not heard, or has forgotten
-    queue_.insert(rank_of(e));
+    queue_of(e).insert(rank_of(e));
   } else {
     if (jobs_.size() >= options_.jobs_max) return false;
     entry e;
     e.job = j;
     e.age = ++arrivals_;
-    queue_.insert(rank_of(e));
+    queue_of(e).insert(rank_of(e));
     jobs_.emplace(j.key, std::move(e));
   }
   explain(jobs_.at(j.key), out);
@@ -38,7 +38,7 @@ bool placement::add(const coppice::job& j, time_point now, effects& out) {
 void placement::remove(const inhash& key, fence token) {
   auto found = jobs_.find(key);
   if (found == jobs_.end() || found->second.job.token > token) return;
-  if (!found->second.assigned) queue_.erase(rank_of(found->second));
+  if (!found->second.assigned) queue_of(found->second).erase(rank_of(found->second));
   jobs_.erase(found);
 }
 
@@ -47,7 +47,8 @@ void placement::on_offer(const offer& o, time_point now, effects& out) {
   bool news = m.what.systems != o.systems || m.what.features != o.features;
   m = {o, now};
   if (news)
-    for (auto& r : queue_) explain(jobs_.at(std::get<3>(r)), out);
+    for (auto& queue : queues_)
+      for (auto& r : queue) explain(jobs_.at(std::get<3>(r)), out);
   place(now, out);
 }
 
@@ -57,11 +58,11 @@ void placement::on_assigned(const inhash& key, fence token) {
 }
 
 void placement::on_refused(const inhash& key, fence token, const node_id& node, time_point now, effects& out) {
-  if (auto m = machines_.find(node); m != machines_.end()) m->second.what.slots_free = 0;
+  if (auto m = machines_.find(node); m != machines_.end()) m->second.what.slots_free = m->second.what.io_slots_free = 0;
   auto found = jobs_.find(key);
   if (found != jobs_.end() && found->second.assigned && found->second.node == node && found->second.job.token == token) {
     found->second.assigned = false;
-    queue_.insert(rank_of(found->second));
+    queue_of(found->second).insert(rank_of(found->second));
   }
   place(now, out);
 }
@@ -71,15 +72,27 @@ void placement::tick(time_point now, effects& out) {
   for (auto& [key, e] : jobs_)
     if (e.assigned && now - e.assigned_at > options_.assign_ttl) {
       e.assigned = false;
-      queue_.insert(rank_of(e));
+      queue_of(e).insert(rank_of(e));
     }
   place(now, out);
 }
 
-std::size_t placement::slots_free() const {
+std::uint32_t& placement::free_of(machine& m, bool io_bound) {
+  return io_bound ? m.what.io_slots_free : m.what.slots_free;
+}
+
+std::size_t placement::slots_free(bool io_bound) const {
   std::size_t n = 0;
-  for (auto& [id, m] : machines_) n += m.what.slots_free;
+  for (auto& [id, m] : machines_) n += io_bound ? m.what.io_slots_free : m.what.slots_free;
   return n;
+}
+
+std::string placement::shortage() const {
+  std::string why;
+  if (waiting() == 0) return why;
+  for (auto& [id, m] : machines_)
+    if (!m.what.short_of.empty()) why += (why.empty() ? "" : "; ") + id.value + " " + m.what.short_of;
+  return why;
 }
 
 std::string placement::lacks(const machine& m, const coppice::job& j) {
@@ -105,27 +118,33 @@ void placement::explain(entry& e, effects& out) {
 }
 
 void placement::place(time_point now, effects& out) {
-  for (auto next = queue_.begin(); next != queue_.end();) {
+  place(false, now, out);
+  place(true, now, out);
+}
+
+void placement::place(bool io_bound, time_point now, effects& out) {
+  auto& queue = queues_[io_bound];
+  for (auto next = queue.begin(); next != queue.end();) {
     // most free slots first: builds spread instead of filling one machine
     machine* best = nullptr;
     auto& e = jobs_.at(std::get<3>(*next));
     bool any_free = false;
     for (auto& [id, m] : machines_) {
-      any_free = any_free || m.what.slots_free > 0;
-      if (m.what.slots_free > 0 && lacks(m, e.job).empty() && (!best || m.what.slots_free > best->what.slots_free))
-        best = &m;
+      const auto slots = free_of(m, io_bound);
+      any_free = any_free || slots > 0;
+      if (slots > 0 && lacks(m, e.job).empty() && (!best || slots > free_of(*best, io_bound))) best = &m;
     }
     if (!any_free) return;
     if (!best) {
       ++next;
       continue;
     }
-    --best->what.slots_free;
+    --free_of(*best, io_bound);
     e.assigned = true;
     e.assigned_at = now;
     e.node = best->what.node;
     out.emplace_back(assign{e.node, e.job});
-    next = queue_.erase(next);
+    next = queue.erase(next);
   }
 }
 

@@ -3,6 +3,7 @@
 #include "messages/pipeline.hpp"
 #include "runtime/clock.hpp"
 
+#include <array>
 #include <map>
 #include <set>
 #include <string>
@@ -51,9 +52,12 @@ public:
   /// Forgets what is too old, and places what became free by that.
   void tick(time_point now, effects& out);
 
-  std::size_t waiting() const { return queue_.size(); }
-  std::size_t assigned() const { return jobs_.size() - queue_.size(); }
-  std::size_t slots_free() const;
+  std::size_t waiting() const { return queues_[0].size() + queues_[1].size(); }
+  std::size_t assigned() const { return jobs_.size() - waiting(); }
+  /// Of all machines; for jobs that are io_bound, or for the others.
+  std::size_t slots_free(bool io_bound) const;
+  /// Why machines hold back slots that nothing runs in; empty if there is none, or nothing waits.
+  std::string shortage() const;
 
 private:
   struct entry {
@@ -73,12 +77,16 @@ private:
   static rank rank_of(const entry& e);
   /// Empty if the machine could take the job when it has a free slot, else what it lacks.
   static std::string lacks(const machine& m, const coppice::job& j);
+  /// The other side of slots_free in an offer.
+  static std::uint32_t& free_of(machine& m, bool io_bound);
+  std::set<rank>& queue_of(const entry& e) { return queues_[e.job.io_bound]; }
   void place(time_point now, effects& out);
+  void place(bool io_bound, time_point now, effects& out);
   void explain(entry& e, effects& out);
 
   options options_;
   std::map<inhash, entry> jobs_;
-  std::set<rank> queue_; ///< of jobs not assigned
+  std::array<std::set<rank>, 2> queues_; ///< of jobs not assigned; [1] of those that are io_bound
   std::map<node_id, machine> machines_;
   std::uint64_t arrivals_ = 0;
 };

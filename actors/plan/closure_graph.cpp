@@ -7,16 +7,32 @@
 namespace coppice::actors {
 namespace {
 
+/// A derivation of which only this attribute is known, wherever it is stated.
+nix::derivation stating(const nix::derivation_view& drv, const char* attribute) {
+  nix::derivation part;
+  for (auto* name : {"__json", attribute})
+    if (auto value = drv.variable(name)) part.env.emplace(name, std::move(*value));
+  return part;
+}
+
 nix::expected<std::vector<std::string>> required_features(const nix::derivation_view& drv) {
-  nix::derivation stating; // only what says which features
-  for (auto* name : {"__json", "requiredSystemFeatures"})
-    if (auto value = drv.variable(name)) stating.env.emplace(name, std::move(*value));
-  if (stating.env.empty()) return {};
-  auto all = nix::attributes::of(stating);
+  const auto part = stating(drv, "requiredSystemFeatures");
+  if (part.env.empty()) return {};
+  auto all = nix::attributes::of(part);
   if (!all) return tl::unexpected(all.error());
   auto words = all->words("requiredSystemFeatures");
   if (!words) return tl::unexpected(words.error());
   return words->value_or(std::vector<std::string>{});
+}
+
+/// It fetches or writes rather than computes: by its kind, or because its author says that it is not worth a machine.
+bool is_io_bound(const nix::derivation_view& drv) {
+  const auto& head = drv.head();
+  if (head.is_fixed_output() || head.system == "builtin" || head.builder.starts_with("builtin:")) return true;
+  const auto part = stating(drv, "preferLocalBuild");
+  if (part.env.empty()) return false;
+  auto all = nix::attributes::of(part);
+  return all && all->flag("preferLocalBuild").value_or(false); // another type says nothing
 }
 
 const nix::derivation_output* find_output(const store::derivation_closure::item& item, std::string_view name) {
@@ -118,6 +134,7 @@ job closure_graph::make_job(std::uint32_t node) const {
     });
   j.system = item.drv.head().system;
   j.features = required_features(item.drv).value_or(std::vector<std::string>{}); // else it is refused
+  j.io_bound = is_io_bound(item.drv);
   return j;
 }
 

@@ -46,7 +46,10 @@ graph_state::interface::behavior_type graph_state::make_behavior() {
       found->second.last_line = p.last_line;
     },
     [this](atom::waiting_atom, const waiting& w) {
-      if (plan_ && config_.fail_unplaceable) perform(plan_->on_unplaceable(w.key, w.why));
+      if (w.key.empty())
+        waits_for_ = w.why;
+      else if (plan_ && config_.fail_unplaceable)
+        perform(plan_->on_unplaceable(w.key, w.why));
     },
     [this](atom::poll_atom, poll_request& p) { return on_poll(p); },
     [this](atom::stop_atom) { stop(); },
@@ -371,6 +374,7 @@ request_progress graph_state::answer_to(const poll_request& p) const {
       a.running.back().elapsed_ms = std::chrono::duration_cast<std::chrono::milliseconds>(now - began->second).count();
   }
   if (plan_) a.counts = plan_->counts();
+  if (!result_) a.waits_for = waits_for_;
   if (a.next == last_seq_) a.result = result_;
   else a.state = request_state::open; // the end is told after the last event
   return a;

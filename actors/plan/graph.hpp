@@ -107,6 +107,7 @@ private:
   std::deque<step_event> events_;
   std::uint64_t last_seq_ = 0, stream_ = 0;
   std::map<inhash, running_step> running_;
+  std::string waits_for_; ///< why nothing of it is started
   std::map<inhash, rt::boot_clock::time_point> started_;
   std::vector<poll> polls_;
   bool waking_ = false;

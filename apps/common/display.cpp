@@ -80,6 +80,10 @@ std::vector<std::string> display::take(const request_progress& news, time_point 
   parallel_ = std::max(parallel_, running_.size());
   if (news.lost && !lost_told_ && !options_.quiet) lines.emplace_back("(earlier events are no longer kept)");
   lost_told_ = lost_told_ || news.lost;
+  if (news.waits_for != waits_for_ && !news.waits_for.empty() && !options_.quiet)
+    lines.push_back(fmt::format("{} until there is room: {}", painted(colour::yellow, "waiting", options_.colours),
+                                cleaned(news.waits_for)));
+  waits_for_ = news.waits_for;
   for (const auto& event : news.events) {
     if (forest_) forest_->take(event);
     auto line = line_of(event);

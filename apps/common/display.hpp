@@ -83,6 +83,7 @@ private:
   std::map<std::string, std::int64_t> usual_ms_; // per name that was asked for; bounded by the graph
   std::size_t parallel_ = 0;                     // as many as ever ran at once
   std::uint64_t bytes_ = 0;                      // of what was built
+  std::string waits_for_; // as it was told
 };
 
 /// A derivation's name for people: without hash and ".drv".

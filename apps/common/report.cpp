@@ -124,7 +124,12 @@ json attempt_json(const ledger::attempt_row& attempt) {
           {"result", attempt_result(attempt)},
           {"reason", attempt.reason},
           {"started", seconds(attempt.started_ms)},
-          {"ended", attempt.ended_ms ? json(seconds(*attempt.ended_ms)) : json()}};
+          {"ended", attempt.ended_ms ? json(seconds(*attempt.ended_ms)) : json()},
+          {"wall", seconds(attempt.usage.wall_ms)},
+          {"cpu_user", seconds(attempt.usage.cpu_user_ms)},
+          {"cpu_system", seconds(attempt.usage.cpu_system_ms)},
+          {"memory_peak_bytes", attempt.usage.memory_peak_bytes},
+          {"log_bytes", attempt.usage.log_bytes}};
 }
 
 json lock_json(const ledger::lock_state& lock) {

@@ -28,6 +28,15 @@ std::string ended_text(const ledger::attempt_row& attempt) {
   return attempt.ended_ms ? duration_text(std::chrono::milliseconds{*attempt.ended_ms - attempt.started_ms}) : "";
 }
 
+std::string cpu_text(const build_usage& usage) {
+  const std::chrono::milliseconds cpu{usage.cpu_user_ms + usage.cpu_system_ms};
+  return cpu.count() > 0 ? duration_text(cpu) : "";
+}
+
+std::string memory_text(const build_usage& usage) {
+  return usage.memory_peak_bytes > 0 ? bytes_text(static_cast<std::uint64_t>(usage.memory_peak_bytes)) : "";
+}
+
 } // namespace
 
 expected<void> tree_command(farm& f, bool watch, bool json) {
@@ -61,14 +70,15 @@ expected<void> attempts_command(farm& f, const attempts_options& options, bool j
     if (!root) return tl::unexpected(root.error());
     query.drv = root->drv;
   }
-  std::vector<std::vector<std::string>> rows{{"STARTED", "TOOK", "RESULT", "NODE", "TOKEN", "DERIVATION", "INHASH"}};
+  std::vector<std::vector<std::string>> rows{{"STARTED", "TOOK", "CPU", "MEMORY", "RESULT", "NODE", "TOKEN", "DERIVATION", "INHASH"}};
   for (std::size_t left = options.count; left > 0;) {
     query.limit = static_cast<std::uint32_t>(std::min(left, page_rows_max));
     auto page = f.ask<ledger::attempt_rows>("observatory", "attempts", query);
     if (!page) return tl::unexpected(page.error());
     for (const auto& row : page->rows) {
       if (json) std::cout << json_text(attempt_json(row)) << '\n';
-      rows.push_back({utc_text(row.started_ms), ended_text(row), attempt_result(row), cleaned(row.node.value),
+      rows.push_back({utc_text(row.started_ms), ended_text(row), cpu_text(row.usage), memory_text(row.usage),
+                      attempt_result(row), cleaned(row.node.value),
                       std::to_string(row.token.value), short_name(row.drv), row.key.to_string()});
     }
     if (page->rows.size() < query.limit) break;

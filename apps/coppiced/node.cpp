@@ -133,7 +133,9 @@ expected<void> node::impl::open_stores() {
   kept.emplace(std::move(*journal));
   if (auto done = keep_logs(dir / "running", *blobs); !done) rt::log::warn("NODE", "{}", done.error().what);
   cgroups = std::make_unique<rt::cgroup_root>(group_name(dir));
-  return cgroups->sweep(); // builders of an earlier process (INV-11)
+  auto swept = cgroups->sweep(); // builders of an earlier process (INV-11)
+  if (!settings.limits.cgroups) cgroups = std::make_unique<rt::cgroup_root>(group_name(dir), std::vector<std::string>{});
+  return swept;
 }
 
 expected<void> node::impl::start_actors() {

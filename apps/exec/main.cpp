@@ -5,9 +5,9 @@
 /// It also mounts the inputs: bwrap reads the whole list of mounts for each one that it makes, so that a few hundred of
 /// them take it seconds.
 ///
-/// Descriptor 4 is this program, 5 the order: NUL-terminated strings personality, store directory, number of inputs,
-/// inputs, builder, number of arguments, arguments, environment. Descriptor 6 takes the report: "r" once the sandbox
-/// stands, then what execve refused.
+/// Descriptor 4 is this program, 5 the order: NUL-terminated strings personality, limit of processes (0: none), store
+/// directory, number of inputs, inputs, builder, number of arguments, arguments, environment. Descriptor 6 takes the
+/// report: "r" once the sandbox stands, then what execve refused.
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -166,6 +166,7 @@ int main() {
   if (at == MAP_FAILED) refuse("cannot read the order");
   const char* end = at + size;
   const auto persona = strtoul(next(at, end), nullptr, 10);
+  const auto processes = strtoul(next(at, end), nullptr, 10);
   const char* store = next(at, end);
   const auto inputs_count = strtoul(next(at, end), nullptr, 10);
   auto** inputs = static_cast<char**>(calloc(inputs_count + 1, sizeof(char*)));
@@ -198,6 +199,9 @@ int main() {
   rlimit core{0, RLIM_INFINITY};
   if (getrlimit(RLIMIT_CORE, &core) == 0) core.rlim_cur = 0;
   setrlimit(RLIMIT_CORE, &core); // ignored: a core file is no harm
+  // here and not before, since the kernel counts the processes of a user by user namespace
+  rlimit tasks{processes, processes};
+  if (processes > 0 && setrlimit(RLIMIT_NPROC, &tasks) < 0) refuse("cannot limit the number of processes");
   if (personality(persona) < 0) refuse("cannot set the personality");
   if (chdir("/build") < 0) refuse("cannot enter /build");
   filter_system_calls();

@@ -301,10 +301,12 @@ struct pool_farm : farm {
   worker_pool_actor pool;
 
   pool_farm() {
+    static rt::inline_executor at_once; // outlives every actor
     REQUIRE(kept);
     REQUIRE(w.ask(locks, atom::start_v, start_attempt{key, granted(1, worker), id_of<nonce>(9)}, worker));
     worker_pool_state::config c;
     c.worker.node = me.node;
+    c.worker.pool = &at_once;
     c.worker.kept = &*kept;
     c.session = me.session;
     c.directory = &w.directory;
@@ -330,7 +332,7 @@ TEST_CASE("a lock whose worker's end was not heard is given back after two looks
 
 TEST_CASE("a lock whose worker is there is left alone") {
   pool_farm f;
-  f.w.tell(f.pool, atom::open_v, key, id_of<nonce>(9), true, f.worker);
+  f.w.tell(f.pool, atom::open_v, key, id_of<nonce>(9), true, false, f.worker);
   f.w.advance(60s);
   CHECK(f.row().phase == phase::building);
 }

@@ -99,7 +99,11 @@ built build(const scratch& where, const nix::derivation& drv, const options& o =
                 loop.ack(id, bytes.size());
               },
               [&](const rt::process_exit& e) { ended.set_value(e); }});
-  result.exit = describe_exit(drv_path.to_string(), o.limits, ended.get_future().get());
+  limit_settings limits;
+  limits.timeout = o.limits.timeout;
+  limits.max_silent = o.limits.silence;
+  limits.log_bytes_max = o.limits.log_bytes_max;
+  result.exit = describe_exit(drv_path.to_string(), limits, ended.get_future().get());
   if (auto outputs = (*dir)->collect_outputs()) {
     std::ifstream in{outputs->at("out")};
     result.out = {std::istreambuf_iterator<char>{in}, {}};
@@ -152,7 +156,7 @@ TEST_CASE("a simple derivation is built in a sandbox") {
   CHECK(b.exit.failure == failure::none);
   CHECK(b.out == "hello\n");
   CHECK(b.log == "from the builder\n");
-  CHECK(b.exit.log_bytes == 17);
+  CHECK(b.exit.usage.log_bytes == 17);
 }
 
 TEST_CASE("a builder is user 1000 of group 100 on localhost without capabilities") {
@@ -401,7 +405,7 @@ TEST_CASE("daemons that a successful builder leaves are gone at its end (fault 3
   auto b = build("setsid sh -c \"trap '' TERM HUP; setsid sleep " + mark + " & sleep " + mark +
                  "\" & sleep 0.2; echo x > $out");
   CHECK(b.exit.failure == failure::none);
-  CHECK(b.exit.wall_ms < 5'000);
+  CHECK(b.exit.usage.wall_ms < 5'000);
   CHECK_FALSE(runs(mark));
 }
 
@@ -435,7 +439,7 @@ TEST_CASE("no builder runs 2 s after our process was killed (INV-11)") {
 
 TEST_CASE("forty megabytes of output arrive through the terminal") {
   auto b = build("head -c 40000000 /dev/zero; echo x > $out");
-  CHECK(b.exit.log_bytes == 40'000'000);
+  CHECK(b.exit.usage.log_bytes == 40'000'000);
   CHECK(b.log.size() == 40'000'000);
 }
 

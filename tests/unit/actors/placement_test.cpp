@@ -144,6 +144,67 @@ TEST_CASE("a job goes only to a machine with its system and features") {
   CHECK(b.assigned == std::vector<std::pair<std::string, std::string>>{{"big", "vm"}});
 }
 
+TEST_CASE("jobs that wait for network or disk never take a slot of those that compute, nor the other way round") {
+  bench b;
+  auto fetch = job_of("fetch", 1, 100);
+  fetch.io_bound = true;
+  b.add(fetch);
+  b.add(job_of("compile"));
+  b.add(job_of("compile too"));
+  auto o = offer_of("oak", 1);
+  b.offers(o);
+  CHECK(b.jobs() == names{"compile"});
+  o.slots_free = 0;
+  o.io_slots_free = o.io_slots = 4;
+  b.offers(o);
+  CHECK(b.jobs() == names{"compile", "fetch"});
+  CHECK(b.p.slots_free(true) == 3);
+  CHECK(b.p.waiting() == 1);
+}
+
+TEST_CASE("the order holds among jobs of a kind, and a full kind does not hold up the other") {
+  bench b;
+  for (auto* name : {"f1", "f2", "f3"}) {
+    auto j = job_of(name);
+    j.io_bound = true;
+    b.add(j);
+  }
+  b.add(job_of("c"));
+  auto o = offer_of("oak", 2);
+  o.io_slots_free = 2;
+  b.offers(o);
+  auto jobs = b.jobs();
+  std::sort(jobs.begin(), jobs.end());
+  CHECK(jobs == names{"c", "f1", "f2"});
+}
+
+TEST_CASE("a machine that refused an I/O job is not asked again before its next offer") {
+  bench b;
+  auto j = job_of("f");
+  j.io_bound = true;
+  b.add(j);
+  auto o = offer_of("oak", 0);
+  o.io_slots_free = 2;
+  b.offers(o);
+  b.refused("oak", "f");
+  CHECK(b.assigned.size() == 1);
+  CHECK(b.p.waiting() == 1);
+  b.offers(o);
+  CHECK(b.assigned.size() == 2);
+}
+
+TEST_CASE("why machines hold slots back is told while something waits") {
+  bench b;
+  auto o = offer_of("oak", 0);
+  o.short_of = "has 5 bytes of disk left";
+  b.offers(o);
+  CHECK(b.p.shortage().empty());
+  b.add(job_of("a"));
+  CHECK(b.p.shortage() == "oak has 5 bytes of disk left");
+  b.offers(offer_of("oak", 1));
+  CHECK(b.p.shortage().empty());
+}
+
 TEST_CASE("a job that fits nowhere does not hold up those behind it") {
   bench b;
   auto j = job_of("vm", 1, 100);
@@ -190,7 +251,7 @@ TEST_CASE("an offer that is not repeated expires") {
   bench b;
   b.offers(offer_of("oak", 1));
   b.pass(16s);
-  CHECK(b.p.slots_free() == 0);
+  CHECK(b.p.slots_free(false) == 0);
   b.add(job_of("a"));
   CHECK(b.assigned.empty());
 }

@@ -118,19 +118,20 @@ TEST_CASE("a builder's first argument is its base name") {
   auto p = plan(f);
   CHECK(p.argv[0] == "bash");
   CHECK(p.argv.size() == 3);
-  CHECK(split(exec_order(p, place))[3] == f.drv.builder);
+  CHECK(split(exec_order(p, place))[4] == f.drv.builder);
 }
 
-TEST_CASE("the order of coppice-exec lists personality, store, inputs, builder, arguments and environment") {
+TEST_CASE("the order of coppice-exec lists personality, processes, store, inputs, builder, arguments, environment") {
   sandbox_plan p;
   p.personality = 5;
+  p.processes_max = 70;
   p.builder = "/b";
   p.argv = {"b", "", "x\ny"};
   p.env = {{"A", ""}, {"B", "1"}};
   p.store_dir = "/s";
   auto here = place;
   here.inputs = {*nix::store_path::from_base_name("00000000000000000000000000000000-in")};
-  CHECK(split(exec_order(p, here)) == std::vector<std::string>{"5", "/s", "1", "00000000000000000000000000000000-in",
+  CHECK(split(exec_order(p, here)) == std::vector<std::string>{"5", "70", "/s", "1", "00000000000000000000000000000000-in",
                                                                "/b", "3", "b", "", "x\ny", "A=", "B=1"});
 }
 
@@ -231,10 +232,10 @@ TEST_CASE("builtin:fetchurl is a program of ours among libraries of the machine"
   auto f = load("builtin-fetchurl");
   auto p = plan(f, {.fetch_program = "/h/fetch", .ca_bundle = "/h/ca"});
   const auto order = split(exec_order(p, place));
-  CHECK(order[5] == "builtin:fetchurl");
+  CHECK(order[6] == "builtin:fetchurl");
   const auto arguments = split(bwrap_arguments(p, place));
-  CHECK(has_sequence(arguments, {"--ro-bind", "/h/fetch", order[3]}));
-  CHECK(has_sequence(arguments, {"--ro-bind-try", "/h/ca", order[6]}));
+  CHECK(has_sequence(arguments, {"--ro-bind", "/h/fetch", order[4]}));
+  CHECK(has_sequence(arguments, {"--ro-bind-try", "/h/ca", order[7]}));
   CHECK(has_sequence(arguments, {"--ro-bind-try", "/usr", "/usr"}));
   CHECK(p.env.at("url") == "file:///dev/null");
   f.drv.builder = "builtin:buildenv";

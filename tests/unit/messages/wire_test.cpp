@@ -153,7 +153,7 @@ TEST_CASE("a poll_request has these bytes") {
 }
 
 TEST_CASE("a request_progress has these bytes") {
-  auto golden = bytes("89"
+  auto golden = bytes("8a"
                       "01 c410 11111111111111111111111111111111"
                       "02 02"     // state: failed
                       "03 cd012c" // next: 300
@@ -169,7 +169,8 @@ TEST_CASE("a request_progress has these bytes") {
                       "   09 a0 0a ff 0b 00"           // log_tail "", duration_ms -1, bytes 0
                       "07 90"                          // running: none
                       "08 88 01 01 02 00 03 00 04 00 05 00 06 00 07 00 08 00"
-                      "09 86 01 02 02 90 03 90 04 00 05 00 06 a0"); // result
+                      "09 86 01 02 02 90 03 90 04 00 05 00 06 a0" // result
+                      "0a a0");                                    // waits_for: ""
   CHECK(hex(wire::encode(a_progress())) == hex(golden));
   CHECK(wire::decode<request_progress>(golden) == a_progress());
 }

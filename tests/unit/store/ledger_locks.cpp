@@ -215,6 +215,25 @@ TEST_CASE("T12: a transient failure is nobody's fault", "[ledger]") {
   REQUIRE(f.acquire(1) > token);
 }
 
+TEST_CASE("what the builder used is kept with the attempt, however it ended", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  const build_usage used{65'000, 3'000, 500, 70'000'000, 1'234};
+  SECTION("well") {
+    f.put_blob(1);
+    auto commit = f.committing(1, f.build(1));
+    commit.usage = used;
+    f.done(commit);
+  }
+  SECTION("as a failure") {
+    f.done(ledger::fail_attempt{key(1), f.build(1), failure::oom, "too much", "", used});
+  }
+  SECTION("by giving up") {
+    f.done(ledger::release{key(1), f.build(1), failure::infra, "no disk", used});
+  }
+  CHECK(f.attempts(1).at(0).usage == used);
+  CHECK(f.attempts(1).at(0).ended_ms);
+}
+
 TEST_CASE("T12: a late failure of a former holder is not recorded", "[ledger]") {
   farm f{EVERY_LEDGER};
   auto token = f.build(1);

@@ -1,0 +1,36 @@
+#pragma once
+
+#include "actors/settings.hpp"
+#include "messages/pipeline.hpp"
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace coppice::actors {
+
+/// How many more builds fit on this machine beside what it keeps for itself. A running build counts with its whole
+/// reserve until it is over, besides what it is seen to use: too careful rather than too late.
+class room {
+public:
+  struct fit {
+    std::uint32_t builds = 0; ///< more than run now
+    std::string short_of;     ///< what there is too little of for any more, in words that follow the machine's name
+  };
+
+  explicit room(const reserve_settings& reserve) : reserve_(reserve) {}
+
+  void on_measured(const machine_room& now) { now_ = now; }
+  /// For as many running builds; none fits before the first measurement.
+  fit fits(std::uint32_t running) const;
+
+private:
+  reserve_settings reserve_;
+  std::optional<machine_room> now_;
+};
+
+/// What this machine has, and the least that is free on the file systems of `disks`. Blocks: for pool threads.
+expected<machine_room> measure_room(const std::vector<std::filesystem::path>& disks);
+
+} // namespace coppice::actors
