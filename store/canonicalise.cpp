@@ -17,7 +17,7 @@ public:
   expected<void> leaf(const tree_entry& entry) override {
     const auto type = entry.st.st_mode & S_IFMT;
     if (type != S_IFREG && type != S_IFLNK)
-      return fail(ec::invalid, entry.path() + " is neither a file, nor a directory, nor a symbolic link");
+      return fail(ec::invalid, "file '" + entry.path() + "' has an unsupported type");
     if (entry.st.st_nlink > 1 && !seen_.insert({entry.st.st_dev, entry.st.st_ino}).second) return {};
     return visit(entry, (entry.st.st_mode & S_IXUSR) != 0 ? 0555 : 0444);
   }

@@ -149,6 +149,13 @@ tl::expected<std::map<std::string, fs::path>, build_fault> build_dir::collect_ou
   return found;
 }
 
+std::string build_dir::as_inside(std::string text) const {
+  const auto here = (config_.dir / "store/").string(), inside = plan_.store_dir + "/";
+  for (auto at = text.find(here); at != text.npos; at = text.find(here, at + inside.size()))
+    text.replace(at, here.size(), inside);
+  return text;
+}
+
 expected<void> build_dir::remove() const {
   expected<void> group;
   if (config_.group) group = config_.group->remove(dying_wait);

@@ -35,6 +35,9 @@ public:
   /// made of is not looked at.
   tl::expected<std::map<std::string, std::filesystem::path>, build_fault> collect_outputs() const;
 
+  /// The text with the outputs' paths as the builder knew them, not as they are here.
+  std::string as_inside(std::string text) const;
+
   /// Ends what still runs in the control group and removes the tree.
   expected<void> remove() const;
 

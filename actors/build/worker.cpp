@@ -121,7 +121,9 @@ worker_state::interface::behavior_type worker_state::make_behavior() {
     [this](atom::changed_atom, const ledger::lock_state& row) { perform(attempt_.on_row(row)); },
     [this](atom::exited_atom, build_exit& e) { on_exited(std::move(e)); },
     [this](atom::packed_atom, packed_outputs& p) { return on_packed(p); },
-    [this](atom::failed_atom, failure kind, std::string& reason) { reject(kind, std::move(reason)); },
+    [this](atom::failed_atom, failure kind, std::string& reason) {
+      reject(kind, dir_ ? dir_->as_inside(std::move(reason)) : std::move(reason));
+    },
     [this](atom::stored_atom, packed_outputs& p) { perform(attempt_.on_stored(std::move(p.outputs))); },
     [this](atom::failed_atom, const caf::error&) { perform(attempt_.on_store_failed()); },
     [this](atom::done_atom, std::uint64_t id, const caf::error& e) {
