@@ -144,6 +144,8 @@ using worker_pool_actor = caf::typed_actor<
   reacts_to<atom::open_atom, inhash, nonce, bool, lock_watcher_actor>,
   /// From WORKER: its slot is free from now on.
   reacts_to<atom::ended_atom, inhash, fence>,
+  // INTERNAL: offer what became free
+  reacts_to<atom::offer_atom>,
   // INTERNAL: repeat the offer
   reacts_to<atom::tick_atom>>;
 

@@ -6,6 +6,12 @@
 
 namespace coppice::actors {
 
+rt::child_spec worker_pool_state::make_worker(std::string label, rt::child_options options, const worker_state::config& c,
+                                              const worker_state::peers& p, job j, nonce who,
+                                              std::optional<store::kept_entry> kept) {
+  return rt::make_child<worker_state>(std::move(label), options, c, p, std::move(j), who, std::move(kept));
+}
+
 worker_pool_state::worker_pool_state(rt::self<interface>* self, config c, worker_state::peers peers,
                                      std::vector<allocator_actor> allocators, rt::supervisor_actor workers)
   : self_(self), config_(std::move(c)), peers_(std::move(peers)), allocators_(std::move(allocators)),
@@ -24,7 +30,15 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
       on_present(key, who, counts, worker);
     },
     [this](atom::ended_atom, const inhash& key, fence) {
-      if (auto found = slots_.find(key); found != slots_.end()) found->second.counts = false;
+      auto found = slots_.find(key);
+      if (found == slots_.end()) return;
+      auto ended = found->second;
+      ended.counts = false;
+      put(key, std::move(ended));
+      offer_soon();
+    },
+    [this](atom::offer_atom) {
+      offering_ = false;
       offer_slots();
     },
     [this](atom::tick_atom) {
@@ -37,9 +51,10 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
 }
 
 void worker_pool_state::on_present(const inhash& key, const nonce& who, bool counts, const lock_watcher_actor& worker) {
-  auto [at, fresh] = slots_.try_emplace(key);
+  auto present = slots_.find(key);
+  bool fresh = present == slots_.end();
   if (fresh) self_->monitor(worker);
-  if (fresh || at->second.who == who) at->second = {worker, who, counts};
+  if (fresh || present->second.who == who) put(key, {worker, who, counts});
 }
 
 caf::result<ledger::done> worker_pool_state::assign(job& j) {
@@ -53,8 +68,13 @@ caf::result<ledger::done> worker_pool_state::assign(job& j) {
     out.fail(ec::overloaded, "the workers of before have not said yet whether they are there");
   else if (free_slots() == 0)
     out.fail(ec::overloaded, "no slot is free on " + config_.worker.node.value);
-  else
-    start(std::move(j), rt::random_id<nonce>(), {}, [out](caf::error e) { e ? out.deliver(std::move(e)) : out.deliver(ledger::done{}); });
+  else {
+    // answered before the next offer goes out: ALLOCATOR takes an offer to count what it has answers for
+    out.deliver(ledger::done{});
+    start(std::move(j), rt::random_id<nonce>(), {}, [](caf::error e) {
+      if (e) rt::log::warn("WORKER_POOL", "worker not started, placed again error={}", to_string(from_caf(e)));
+    });
+  }
   return out;
 }
 
@@ -66,8 +86,9 @@ void worker_pool_state::start(job j, const nonce& who, std::optional<store::kept
   options.kind = rt::restart_kind::temporary;
   options.ref.call_timeout = config_.worker_timeout;
   bool resumes = kept.has_value();
-  slots_[key] = {{}, who, !resumes};
-  rt::start_child<worker_state>(self_, workers_, label, options, config_.worker, peers_, std::move(j), who, std::move(kept))
+  put(key, {{}, who, !resumes});
+  auto order = config_.make(label, options, config_.worker, peers_, std::move(j), who, std::move(kept));
+  self_->call(workers_, rt::start_child_atom::value, std::move(order))
     .then(
       [this, key, told](const caf::strong_actor_ptr& ref) {
         auto worker = caf::actor_cast<worker_actor>(ref);
@@ -76,7 +97,8 @@ void worker_pool_state::start(job j, const nonce& who, std::optional<store::kept
         told({});
       },
       [this, key, told](caf::error& e) {
-        slots_.erase(key);
+        drop(key);
+        offer_soon();
         told(std::move(e));
       });
 }
@@ -85,7 +107,7 @@ void worker_pool_state::on_down(const caf::down_msg& down) {
   for (auto s = slots_.begin(); s != slots_.end(); ++s) {
     if (!s->second.worker || s->second.worker.address() != down.source) continue;
     auto [key, gone] = *s;
-    slots_.erase(s);
+    drop(key);
     if (down.reason && down.reason != caf::exit_reason::normal) {
       rt::log::warn("WORKER_POOL", "worker died key={} reason={}", key.to_string(), rt::describe_reason(down.reason));
       if (gone.counts)
@@ -93,7 +115,7 @@ void worker_pool_state::on_down(const caf::down_msg& down) {
       else
         orphans_.emplace(key, gone.who); // its outputs are kept: at the next tick another one goes on (INV-12)
     }
-    return offer_slots();
+    return offer_soon();
   }
 }
 
@@ -176,10 +198,21 @@ bool worker_pool_state::has_workers() const {
   return false;
 }
 
-std::uint32_t worker_pool_state::free_slots() const {
-  std::uint32_t busy = 0;
-  for (auto& [key, s] : slots_) busy += s.counts ? 1 : 0;
-  return busy < config_.slots ? config_.slots - busy : 0;
+void worker_pool_state::put(const inhash& key, occupant o) {
+  drop(key);
+  busy_ += o.counts ? 1 : 0;
+  slots_.emplace(key, std::move(o));
+}
+
+void worker_pool_state::drop(const inhash& key) {
+  auto found = slots_.find(key);
+  if (found == slots_.end()) return;
+  busy_ -= found->second.counts ? 1 : 0;
+  slots_.erase(found);
+}
+
+void worker_pool_state::offer_soon() {
+  if (!std::exchange(offering_, true)) self_->send(self_->incarnation(), atom::offer_v);
 }
 
 } // namespace coppice::actors

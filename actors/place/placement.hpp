@@ -42,7 +42,8 @@ public:
   bool add(const coppice::job& j, time_point now, effects& out);
   /// No longer wanted under this token (or an older one).
   void remove(const inhash& key, fence token);
-  /// What a machine can take now; replaces what it said before.
+  /// What a machine can take now; replaces what it said before. It answers an assignment before it offers again, so
+  /// the offer knows nothing of those that are not answered: each of them takes a slot from it.
   void on_offer(const offer& o, time_point now, effects& out);
   /// The machine took it: it is seen to by its worker from now on.
   void on_assigned(const inhash& key, fence token);
@@ -67,10 +68,13 @@ private:
   struct machine {
     offer what;
     time_point heard;
+    std::uint32_t kept = 0; ///< slots of the offer that wait for assignments made before it
   };
   /// Smaller goes first.
   using rank = std::tuple<std::int64_t, std::int64_t, std::uint64_t, inhash>;
   static rank rank_of(const entry& e);
+  /// Back into the queue, or into it for the first time.
+  void enqueue(entry& e);
   /// Empty if the machine could take the job when it has a free slot, else what it lacks.
   static std::string lacks(const machine& m, const coppice::job& j);
   void place(time_point now, effects& out);
@@ -80,6 +84,7 @@ private:
   std::map<inhash, entry> jobs_;
   std::set<rank> queue_; ///< of jobs not assigned
   std::map<node_id, machine> machines_;
+  std::map<node_id, std::set<inhash>> under_way_; ///< assignments that were not answered yet
   std::uint64_t arrivals_ = 0;
 };
 

@@ -6,8 +6,10 @@
 #include "store/blob_store.hpp"
 #include "store/closure.hpp"
 
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace coppice::actors {
@@ -39,6 +41,7 @@ private:
 
   store::derivation_closure closure_; ///< its items and the nodes have the same indices
   std::vector<plan_node> nodes_;
+  std::map<std::pair<std::string, std::vector<std::string>>, std::uint32_t> lanes_; ///< by system and features
   std::vector<std::uint32_t> roots_;
 };
 

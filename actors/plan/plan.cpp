@@ -13,6 +13,7 @@ plan::plan(std::vector<plan_node> nodes, std::vector<std::uint32_t> roots, optio
   std::vector<std::uint32_t> above(nodes_.size(), 0), order;
   for (std::uint32_t i = 0; i < nodes_.size(); ++i) {
     jobs_[nodes_[i].key].nodes.push_back(i);
+    queued_.resize(std::max<std::size_t>(queued_.size(), nodes_[i].lane + 1));
     for (auto input : nodes_[i].inputs) dependants_[input].push_back(i);
   }
   for (std::uint32_t i = 0; i < nodes_.size(); ++i) {
@@ -394,6 +395,7 @@ void plan::end(request_state state, effects& out) {
 void plan::move(std::uint32_t i, life to) {
   auto& s = steps_[i];
   if (auto* count = count_of(s.at, s.was_wanted)) --*count;
+  queued_[nodes_[i].lane] += (to == life::queued ? 1u : 0u) - (s.at == life::queued ? 1u : 0u);
   s.at = to;
   if (auto* count = count_of(s.at, s.was_wanted)) ++*count;
 }
