@@ -224,6 +224,7 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   pool_config.features = parts.settings.features;
   pool_config.directory = &dir;
   pool_config.workers_path = workers_sup.path();
+  pool_config.make = parts.make_worker;
   work_sup.child_with<worker_pool_state>("worker-pool", busy_child, pool_config, worker_peers,
                                          std::vector<allocator_actor>{allocator}, workers_sup.handle());
   return node_tree{std::move(root), gateway, observatory, cache};

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "actors/build/worker.hpp"
+#include "actors/build/worker_pool.hpp"
 #include "actors/settings.hpp"
 #include "messages/interfaces.hpp"
 #include "nix/signature.hpp"
@@ -41,6 +41,7 @@ struct node_parts {
   std::string ca_bundle;                          ///< authorities for HTTPS; empty if the machine has none
   std::uint32_t slots = 1;
   bound_port* http_port;
+  worker_pool_state::worker_maker make_worker = worker_pool_state::make_worker;
 };
 
 /// The declared tree of one node (docs/architecture.md), and the handles that the outside needs.

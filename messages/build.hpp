@@ -2,6 +2,7 @@
 
 #include "messages/ids.hpp"
 #include "messages/reflect.hpp"
+#include "messages/shared.hpp"
 #include "messages/store_path.hpp"
 
 #include <chrono>
@@ -86,8 +87,8 @@ struct job {
   inhash key;
   fence token;                         ///< the coordinator's, granted by acquire; the worker draws its own by start
   nix::store_path drv;
-  std::string aterm;                   ///< the derivation's text
-  std::vector<nix::store_path> inputs; ///< the input paths it names: sources, and outputs of its input derivations
+  shared<std::string> aterm;           ///< the derivation's text
+  shared<std::vector<nix::store_path>> inputs; ///< the input paths it names: sources, and outputs of its input derivations
   std::string system;
   std::vector<std::string> features;   ///< requiredSystemFeatures
   std::int32_t priority = 0;           ///< higher goes first; lent by the most urgent request

@@ -151,6 +151,8 @@ using worker_pool_actor = caf::typed_actor<
   reacts_to<atom::poll_atom>,
   // INTERNAL: it was measured, or not
   reacts_to<atom::done_atom, machine_room, caf::error>,
+  // INTERNAL: offer what became free
+  reacts_to<atom::offer_atom>,
   // INTERNAL: repeat the offer
   reacts_to<atom::tick_atom>>;
 

@@ -2,6 +2,7 @@
 
 #include "messages/ids.hpp"
 #include "messages/reflect.hpp"
+#include "messages/shared.hpp"
 #include "messages/store_path.hpp"
 
 #include <optional>
@@ -79,6 +80,8 @@ void put(std::string& out, const T& x) {
     out += std::to_string(x.value);
   else if constexpr (is_text_id<T>)
     out += quoted(x.value);
+  else if constexpr (is_shared<T>)
+    put(out, *x);
   else if constexpr (is_variant<T>)
     std::visit([&](const auto& v) { put(out, v); }, x);
   else if constexpr (requires { x.has_value(); }) {

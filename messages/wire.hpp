@@ -3,6 +3,7 @@
 #include "messages/errors.hpp"
 #include "messages/ids.hpp"
 #include "messages/reflect.hpp"
+#include "messages/shared.hpp"
 #include "messages/store_path.hpp"
 
 #include <algorithm>
@@ -235,6 +236,8 @@ void write(writer& w, const T& x) {
     w.uint(x.value);
   else if constexpr (is_text_id<T>)
     w.str(x.value);
+  else if constexpr (is_shared<T>)
+    write(w, *x);
   else if constexpr (detail::is_optional<T>) {
     if (x)
       write(w, *x);
@@ -284,6 +287,12 @@ bool read(reader& r, T& x) {
     return r.uint(x.value, std::numeric_limits<std::uint64_t>::max());
   else if constexpr (is_text_id<T>)
     return r.str(x.value);
+  else if constexpr (is_shared<T>) {
+    std::decay_t<decltype(*x)> value{};
+    if (!read(r, value)) return false;
+    x = std::move(value);
+    return true;
+  }
   else if constexpr (detail::is_optional<T>) {
     x.reset();
     return r.is_nil() ? r.nil() : read(r, x.emplace());

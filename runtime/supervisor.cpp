@@ -5,6 +5,7 @@
 #include <caf/all.hpp>
 
 #include <map>
+#include <set>
 #include <stdexcept>
 
 namespace coppice::rt {
@@ -82,6 +83,8 @@ private:
   void end();
 
   child* find(child_id id);
+  /// Nothing is to be done about it, until something happens.
+  static bool settled(const child& c) { return !c.doomed && (c.at == phase::up || c.at == phase::ended); }
   time_point now() const { return self_->now(); }
   bool dynamic() const { return plan_->options.how == strategy::dynamic; }
   /// The children live and die together, in order.
@@ -95,6 +98,7 @@ private:
   directory dir_;
   restart_policy policy_;
   std::map<child_id, child> children_; // in order of declaration
+  std::set<child_id> unsettled_;       // those that advance() must look at: neither at rest nor up for good
   std::map<caf::actor_id, child_id> by_incarnation_;
   child_id last_id_ = 0;
   std::uint64_t tick_epoch_ = 0;
@@ -154,6 +158,7 @@ supervisor::child& supervisor::adopt(child_spec spec, bool passing) {
   const auto id = ++last_id_;
   auto& c = children_.emplace(id, child{id, std::move(spec), passing}).first->second;
   c.due = now();
+  unsettled_.insert(id);
   c.now = as_ref(c.spec.ref).target();
   if (!c.now) {
     c.at = phase::due;
@@ -191,6 +196,7 @@ caf::result<bool> supervisor::stop_child(const std::string& child_name) {
       end_for_good(c, make_error(ec::shutdown));
     else if (c.at != phase::stopping)
       c.doomed = true;
+    unsettled_.insert(id);
     advance();
     return true;
   }
@@ -211,6 +217,7 @@ void supervisor::on_down(const caf::down_msg& down) {
   if (i == by_incarnation_.end()) return; // an abandoned incarnation
   auto& c = children_.at(i->second);
   by_incarnation_.erase(i);
+  unsettled_.insert(c.id);
   c.now = nullptr;
   if (c.at == phase::stopping || c.doomed)
     on_stopped(c, down.reason);
@@ -283,6 +290,7 @@ void supervisor::doom_followers(const child& of) {
     c.due = std::max(c.due, of.due);
     if (c.at != phase::starting && c.at != phase::up) continue;
     c.doomed = true;
+    unsettled_.insert(id);
     c.again = c.spec.options.kind != restart_kind::temporary;
   }
 }
@@ -290,10 +298,16 @@ void supervisor::doom_followers(const child& of) {
 // -- what is to be done next --------------------------------------------------
 
 void supervisor::advance() {
+  std::erase_if(unsettled_, [this](child_id id) {
+    auto c = find(id);
+    return c == nullptr || settled(*c);
+  });
   stop_doomed();
   bool quiet = true;
-  for (auto& [id, c] : children_)
+  for (auto id : unsettled_) {
+    auto& c = children_.at(id);
     quiet = quiet && !c.doomed && c.at != phase::stopping;
+  }
   if (quiet) cleaning_ = false;
   if (ending_) return quiet ? end() : void();
   if (quiet || !(grouped() || cleaning_)) start_due();
@@ -301,11 +315,12 @@ void supervisor::advance() {
 
 // Last started first and one at a time, but the many of a dynamic supervisor all at once.
 void supervisor::stop_doomed() {
-  for (auto i = children_.rbegin(); i != children_.rend(); ++i)
-    if (i->second.at == phase::stopping && !dynamic()) return;
-  for (auto i = children_.rbegin(); i != children_.rend(); ++i) {
-    if (!i->second.doomed) continue;
-    stop(i->second);
+  for (auto i = unsettled_.rbegin(); i != unsettled_.rend(); ++i)
+    if (children_.at(*i).at == phase::stopping && !dynamic()) return;
+  for (auto i = unsettled_.rbegin(); i != unsettled_.rend(); ++i) {
+    auto& c = children_.at(*i);
+    if (!c.doomed) continue;
+    stop(c);
     if (!dynamic()) return;
   }
 }
@@ -315,7 +330,8 @@ void supervisor::stop_doomed() {
 void supervisor::start_due() {
   const auto t = now();
   std::optional<time_point> next;
-  for (auto& [id, c] : children_) {
+  for (auto id : unsettled_) {
+    auto& c = children_.at(id);
     if (c.at == phase::due && c.due <= t) start(c);
     if (c.at == phase::starting && !dynamic()) break;
     if (c.at == phase::due) next = std::min(next.value_or(c.due), c.due);
@@ -369,6 +385,7 @@ void supervisor::finish(const caf::error& why) {
     c.again = false;
     if (c.at == phase::due) c.at = phase::ended;
     c.doomed = c.at == phase::starting || c.at == phase::up;
+    unsettled_.insert(id);
   }
   advance();
 }

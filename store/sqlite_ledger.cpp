@@ -14,6 +14,9 @@ constexpr int application_id = 0x63706c67;
 /// Pages of memory for the page cache, in KiB; keys are random, so the upper levels of every index should stay.
 constexpr int cache_kib = 64 * 1024;
 constexpr std::uint64_t page_bytes = 4096;
+/// Pages in the WAL before they are copied into the file: random keys touch other pages in each batch, and a page that
+/// many batches touched is copied once.
+constexpr int wal_pages = 8192;
 
 ec code_of(const SQLite::Exception& e) {
   switch (e.getErrorCode() & 0xff) {
@@ -109,6 +112,7 @@ private:
     pragma("synchronous", "FULL", "2"); // INV-7
     pragma("foreign_keys", "ON", "1");
     pragma("cell_size_check", "ON", "1");
+    pragma("wal_autocheckpoint", std::to_string(wal_pages), std::to_string(wal_pages));
     pragma("cache_size", std::to_string(-cache_kib), std::to_string(-cache_kib));
     db_.exec("PRAGMA journal_size_limit = 67108864");
     if (file_bytes_max > 0) db_.exec("PRAGMA max_page_count = " + std::to_string(file_bytes_max / page_bytes));

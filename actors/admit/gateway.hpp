@@ -55,7 +55,7 @@ private:
   };
   /// Polls of open requests that no graph serves yet; answered after poll_pause so that clients do not spin.
   std::vector<std::pair<request_progress, rt::reply<request_progress>>> early_;
-  static constexpr std::chrono::milliseconds poll_pause{200};
+  static constexpr std::chrono::milliseconds poll_pause{20};
   std::map<request_id, client> leaving_; ///< requests that end when their client leaves
   bool remembered_ = false;              ///< those of before a crash are among them
 };

@@ -111,7 +111,7 @@ worker_state::~worker_state() {
 }
 
 worker_state::interface::behavior_type worker_state::make_behavior() {
-  auto parsed = nix::parse_derivation(job_.aterm, job_.drv);
+  auto parsed = nix::parse_derivation(*job_.aterm, job_.drv);
   if (!parsed) throw std::runtime_error(parsed.error().what); // GRAPH has read it: this cannot be
   drv_ = std::move(*parsed);
   self_->set_down_handler([this](caf::scheduled_actor*, caf::down_msg& down) { on_down(down); });
@@ -239,7 +239,7 @@ void worker_state::settle(Atom verb, Tx tx) {
 }
 
 void worker_state::fetch() {
-  self_->call(peers_.fetcher, atom::fetch_v, job_.inputs)
+  self_->call(peers_.fetcher, atom::fetch_v, *job_.inputs)
     .then(
       [this](fetched& f) {
         inputs_ = std::move(f);

@@ -6,10 +6,20 @@
 
 namespace coppice::actors {
 
+rt::child_spec worker_pool_state::make_worker(std::string label, rt::child_options options,
+                                              const worker_state::config& c, const worker_state::peers& p, job j,
+                                              nonce who, std::optional<store::kept_entry> kept) {
+  return rt::make_child<worker_state>(std::move(label), options, c, p, std::move(j), who, std::move(kept));
+}
+
 worker_pool_state::worker_pool_state(rt::self<interface>* self, config c, worker_state::peers peers,
                                      std::vector<allocator_actor> allocators, rt::supervisor_actor workers)
-  : self_(self), config_(std::move(c)), peers_(std::move(peers)), allocators_(std::move(allocators)),
-    workers_(std::move(workers)), room_(config_.reserve) {
+    : self_(self)
+    , config_(std::move(c))
+    , peers_(std::move(peers))
+    , allocators_(std::move(allocators))
+    , workers_(std::move(workers))
+    , room_(config_.reserve) {
   peers_.pool = self_->stable();
 }
 
@@ -21,30 +31,39 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
   measure();
   rt::log::info("WORKER_POOL", "{}", config_.limits_kept);
   return {
-    [this](atom::assign_atom, job& j) { return assign(j); },
-    [this](atom::open_atom, const inhash& key, const nonce& who, bool counts, bool io_bound,
-           const lock_watcher_actor& worker) {
-      on_present(key, {worker, who, counts, io_bound});
-    },
-    [this](atom::ended_atom, const inhash& key, fence) {
-      if (auto found = slots_.find(key); found != slots_.end()) found->second.counts = false;
-      offer_slots();
-    },
-    [this](atom::poll_atom) { measure(); },
-    [this](atom::done_atom, const machine_room& now, const caf::error& e) { on_measured(now, e); },
-    [this](atom::tick_atom) {
-      if (!std::exchange(ready_, true) || !orphans_.empty()) resume_kept();
-      reconcile();
-      offer_slots();
-      self_->later(config_.offer_interval, atom::tick_v);
-    },
+      [this](atom::assign_atom, job& j) { return assign(j); },
+      [this](atom::open_atom, const inhash& key, const nonce& who, bool counts, bool io_bound,
+             const lock_watcher_actor& worker) {
+        on_present(key, {worker, who, counts, io_bound});
+      },
+      [this](atom::ended_atom, const inhash& key, fence) {
+        auto found = slots_.find(key);
+        if (found == slots_.end()) return;
+        auto ended = found->second;
+        ended.counts = false;
+        put(key, std::move(ended));
+        offer_soon();
+      },
+      [this](atom::offer_atom) {
+        offering_ = false;
+        offer_slots();
+      },
+      [this](atom::poll_atom) { measure(); },
+      [this](atom::done_atom, const machine_room& now, const caf::error& e) { on_measured(now, e); },
+      [this](atom::tick_atom) {
+        if (!std::exchange(ready_, true) || !orphans_.empty()) resume_kept();
+        reconcile();
+        offer_slots();
+        self_->later(config_.offer_interval, atom::tick_v);
+      },
   };
 }
 
 void worker_pool_state::on_present(const inhash& key, const occupant& says) {
-  auto [at, fresh] = slots_.try_emplace(key);
+  auto present = slots_.find(key);
+  bool fresh = present == slots_.end();
   if (fresh) self_->monitor(says.worker);
-  if (fresh || at->second.who == says.who) at->second = says;
+  if (fresh || present->second.who == says.who) put(key, says);
 }
 
 caf::result<ledger::done> worker_pool_state::assign(job& j) {
@@ -56,12 +75,17 @@ caf::result<ledger::done> worker_pool_state::assign(job& j) {
     out.fail(ec::overloaded, "an earlier attempt is being cleared away");
   else if (!ready_)
     out.fail(ec::overloaded, "the workers of before have not said yet whether they are there");
-  else if (busy(j.io_bound) >= (j.io_bound ? config_.io_slots : config_.slots))
+  else if (busy_[j.io_bound] >= (j.io_bound ? config_.io_slots : config_.slots))
     out.fail(ec::overloaded, "no slot is free on " + config_.worker.node.value);
-  else if (auto fit = room_.fits(busy(false) + busy(true)); fit.builds == 0)
+  else if (auto fit = room_.fits(busy_[false] + busy_[true]); fit.builds == 0)
     out.fail(ec::overloaded, config_.worker.node.value + " " + fit.short_of);
-  else
-    start(std::move(j), rt::random_id<nonce>(), {}, [out](caf::error e) { e ? out.deliver(std::move(e)) : out.deliver(ledger::done{}); });
+  else {
+    // answered before the next offer goes out: ALLOCATOR takes an offer to count what it has answers for
+    out.deliver(ledger::done{});
+    start(std::move(j), rt::random_id<nonce>(), {}, [](caf::error e) {
+      if (e) rt::log::warn("WORKER_POOL", "worker not started, placed again error={}", to_string(from_caf(e)));
+    });
+  }
   return out;
 }
 
@@ -73,26 +97,28 @@ void worker_pool_state::start(job j, const nonce& who, std::optional<store::kept
   options.kind = rt::restart_kind::temporary;
   options.ref.call_timeout = config_.worker_timeout;
   bool resumes = kept.has_value();
-  slots_[key] = {{}, who, !resumes, j.io_bound};
-  rt::start_child<worker_state>(self_, workers_, label, options, config_.worker, peers_, std::move(j), who, std::move(kept))
-    .then(
-      [this, key, told](const caf::strong_actor_ptr& ref) {
-        auto worker = caf::actor_cast<worker_actor>(ref);
-        if (auto found = slots_.find(key); found != slots_.end()) found->second.worker = worker;
-        self_->monitor(worker);
-        told({});
-      },
-      [this, key, told](caf::error& e) {
-        slots_.erase(key);
-        told(std::move(e));
-      });
+  put(key, {{}, who, !resumes, j.io_bound});
+  auto order = config_.make(label, options, config_.worker, peers_, std::move(j), who, std::move(kept));
+  self_->call(workers_, rt::start_child_atom::value, std::move(order))
+      .then(
+          [this, key, told](const caf::strong_actor_ptr& ref) {
+            auto worker = caf::actor_cast<worker_actor>(ref);
+            if (auto found = slots_.find(key); found != slots_.end()) found->second.worker = worker;
+            self_->monitor(worker);
+            told({});
+          },
+          [this, key, told](caf::error& e) {
+            drop(key);
+            offer_soon();
+            told(std::move(e));
+          });
 }
 
 void worker_pool_state::on_down(const caf::down_msg& down) {
   for (auto s = slots_.begin(); s != slots_.end(); ++s) {
     if (!s->second.worker || s->second.worker.address() != down.source) continue;
     auto [key, gone] = *s;
-    slots_.erase(s);
+    drop(key);
     if (down.reason && down.reason != caf::exit_reason::normal) {
       rt::log::warn("WORKER_POOL", "worker died key={} reason={}", key.to_string(), rt::describe_reason(down.reason));
       if (gone.counts)
@@ -100,46 +126,47 @@ void worker_pool_state::on_down(const caf::down_msg& down) {
       else
         orphans_.emplace(key, gone.who); // its outputs are kept: at the next tick another one goes on (INV-12)
     }
-    return offer_slots();
+    return offer_soon();
   }
 }
 
 // Its token died with it: the row says which one is held by the asker we made it.
 void worker_pool_state::release_dead(const inhash& key, const nonce& who, const std::string& why) {
   transact<ledger::lock_states>(
-    self_, peers_.ledger, ledger::read_locks{{key}},
-    [this, key, who, why](ledger::lock_states& rows) {
-      if (rows.rows.empty() || rows.rows[0].holder.nonce != who) return;
-      self_->call(peers_.locks, atom::release_v, ledger::release{key, rows.rows[0].token, failure::infra, why, {}})
-        .then([](ledger::done&) {},
-              [](caf::error&) {
-                // ignored: reconcile() finds it
-              });
-    },
-    [](const error&) {
-      // ignored: likewise
-    });
+      self_, peers_.ledger, ledger::read_locks{{key}},
+      [this, key, who, why](ledger::lock_states& rows) {
+        if (rows.rows.empty() || rows.rows[0].holder.nonce != who) return;
+        self_->call(peers_.locks, atom::release_v, ledger::release{key, rows.rows[0].token, failure::infra, why, {}})
+            .then([](ledger::done&) {},
+                  [](caf::error&) {
+                    // ignored: reconcile() finds it
+                  });
+      },
+      [](const error&) {
+        // ignored: likewise
+      });
 }
 
 // A lock that nobody here answers for at two looks in a row belongs to a WORKER whose end was not heard, or whose start
 // was granted after it: nobody else would ever give it back (reliability.md 4.4).
 void worker_pool_state::reconcile() {
   transact<ledger::lock_states>(
-    self_, peers_.ledger, ledger::held_locks{config_.session},
-    [this](ledger::lock_states& held) {
-      std::set<std::pair<inhash, fence>> unvouched;
-      for (auto& row : held.rows) {
-        if (row.phase == ledger::phase::queued || orphans_.contains(row.key)) continue; // a GRAPH's, or seen to
-        auto worker = slots_.find(row.key);
-        if (worker != slots_.end() && worker->second.who == row.holder.nonce) continue;
-        unvouched.emplace(row.key, row.token);
-        if (unvouched_.contains({row.key, row.token})) release_dead(row.key, row.holder.nonce, "no worker answers for it");
-      }
-      unvouched_ = std::move(unvouched);
-    },
-    [](const error&) {
-      // ignored: the next look tells
-    });
+      self_, peers_.ledger, ledger::held_locks{config_.session},
+      [this](ledger::lock_states& held) {
+        std::set<std::pair<inhash, fence>> unvouched;
+        for (auto& row : held.rows) {
+          if (row.phase == ledger::phase::queued || orphans_.contains(row.key)) continue; // a GRAPH's, or seen to
+          auto worker = slots_.find(row.key);
+          if (worker != slots_.end() && worker->second.who == row.holder.nonce) continue;
+          unvouched.emplace(row.key, row.token);
+          if (unvouched_.contains({row.key, row.token}))
+            release_dead(row.key, row.holder.nonce, "no worker answers for it");
+        }
+        unvouched_ = std::move(unvouched);
+      },
+      [](const error&) {
+        // ignored: the next look tells
+      });
 }
 
 void worker_pool_state::resume_kept() {
@@ -148,7 +175,8 @@ void worker_pool_state::resume_kept() {
     rt::log::error("WORKER_POOL", "journal of kept outputs not read error={}", to_string(kept.error()));
     return;
   }
-  for (auto& problem : kept->problems) rt::log::error("WORKER_POOL", "kept outputs not resumed problem={}", problem);
+  for (auto& problem : kept->problems)
+    rt::log::error("WORKER_POOL", "kept outputs not resumed problem={}", problem);
   auto orphans = std::exchange(orphans_, {});
   for (auto& entry : kept->entries) {
     job j;
@@ -167,13 +195,15 @@ void worker_pool_state::resume_kept() {
       orphans_.emplace(key, who);
     });
   }
-  for (auto& [key, who] : orphans) release_dead(key, who, "its worker died");
+  for (auto& [key, who] : orphans)
+    release_dead(key, who, "its worker died");
 }
 
 void worker_pool_state::offer_slots() {
-  offer o{config_.worker.node, config_.born, config_.slots, config_.slots, config_.systems, config_.features,
-          config_.io_slots, config_.io_slots, {}};
-  const auto computing = busy(false), waiting = busy(true);
+  offer o{config_.worker.node, config_.born,     config_.slots,
+          config_.slots,       config_.systems,  config_.features,
+          config_.io_slots,    config_.io_slots, {}};
+  const auto computing = busy_[false], waiting = busy_[true];
   o.slots_free -= std::min(computing, o.slots_free);
   o.io_slots_free -= std::min(waiting, o.io_slots_free);
   const auto fit = room_.fits(computing + waiting);
@@ -181,7 +211,8 @@ void worker_pool_state::offer_slots() {
   o.slots_free = std::min(o.slots_free, fit.builds);
   o.io_slots_free = std::min(o.io_slots_free, fit.builds);
   auto me = worker_pool_actor{self_->stable()};
-  for (auto& a : allocators_) self_->send(a, atom::offer_v, o, me);
+  for (auto& a : allocators_)
+    self_->send(a, atom::offer_v, o, me);
   self_->doing(std::to_string(computing) + " of " + std::to_string(config_.slots) + " slots and " +
                std::to_string(waiting) + " of " + std::to_string(config_.io_slots) + " I/O slots busy" +
                (o.short_of.empty() ? "" : "; " + o.short_of) + "; " + config_.limits_kept);
@@ -199,9 +230,9 @@ void worker_pool_state::measure() {
     caf::anon_send(me, atom::done_v, now, std::move(e));
   };
   const bool posted = rt::post_and_send(
-    *config_.worker.pool, [disks = config_.disks] { return measure_room(disks); },
-    [told](expected<machine_room> r) { r ? told(*r, {}) : told({}, make_error(r.error())); },
-    [told](const std::string& what) { told({}, make_error(ec::crashed, what)); });
+      *config_.worker.pool, [disks = config_.disks] { return measure_room(disks); },
+      [told](expected<machine_room> r) { r ? told(*r, {}) : told({}, make_error(r.error())); },
+      [told](const std::string& what) { told({}, make_error(ec::crashed, what)); });
   if (!posted) self_->later(config_.room_interval, atom::poll_v);
 }
 
@@ -209,7 +240,7 @@ void worker_pool_state::on_measured(const machine_room& now, const caf::error& e
   self_->later(config_.room_interval, atom::poll_v);
   if (e) return rt::log::warn("WORKER_POOL", "room for builds not measured error={}", to_string(from_caf(e)));
   const auto fitting = [this] {
-    return std::min(room_.fits(busy(false) + busy(true)).builds, config_.slots + config_.io_slots);
+    return std::min(room_.fits(busy_[false] + busy_[true]).builds, config_.slots + config_.io_slots);
   };
   const auto before = fitting();
   room_.on_measured(now);
@@ -222,10 +253,21 @@ bool worker_pool_state::has_workers() const {
   return false;
 }
 
-std::uint32_t worker_pool_state::busy(bool io_bound) const {
-  return static_cast<std::uint32_t>(std::count_if(slots_.begin(), slots_.end(), [io_bound](auto& s) {
-    return s.second.counts && s.second.io_bound == io_bound;
-  }));
+void worker_pool_state::put(const inhash& key, occupant o) {
+  drop(key);
+  busy_[o.io_bound] += o.counts ? 1 : 0;
+  slots_.emplace(key, std::move(o));
+}
+
+void worker_pool_state::drop(const inhash& key) {
+  auto found = slots_.find(key);
+  if (found == slots_.end()) return;
+  busy_[found->second.io_bound] -= found->second.counts ? 1 : 0;
+  slots_.erase(found);
+}
+
+void worker_pool_state::offer_soon() {
+  if (!std::exchange(offering_, true)) self_->send(self_->incarnation(), atom::offer_v);
 }
 
 } // namespace coppice::actors

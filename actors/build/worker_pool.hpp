@@ -7,6 +7,7 @@
 #include "runtime/supervisor.hpp"
 
 #include <functional>
+#include <array>
 #include <map>
 #include <set>
 
@@ -20,6 +21,12 @@ class worker_pool_state {
 public:
   using interface = worker_pool_actor;
   static constexpr const char* name = "worker-pool";
+
+  /// The order for a WORKER of this name; benchmarks put another class in its place.
+  using worker_maker = std::function<rt::child_spec(std::string label, rt::child_options, const worker_state::config&,
+                                                    const worker_state::peers&, job, nonce, std::optional<store::kept_entry>)>;
+  static rt::child_spec make_worker(std::string label, rt::child_options, const worker_state::config&,
+                                    const worker_state::peers&, job, nonce, std::optional<store::kept_entry>);
 
   struct config {
     worker_state::config worker;
@@ -36,6 +43,7 @@ public:
     std::chrono::milliseconds worker_timeout{3'600'000}; ///< in which a WORKER must have kept its outputs
     const rt::directory* directory;
     std::string workers_path; ///< of WORKERS_SUP
+    worker_maker make = make_worker;
   };
   worker_pool_state(rt::self<interface>* self, config c, worker_state::peers peers,
                     std::vector<allocator_actor> allocators, rt::supervisor_actor workers);
@@ -56,10 +64,13 @@ private:
   void release_dead(const inhash& key, const nonce& who, const std::string& why);
   void resume_kept();
   void reconcile();
+  void put(const inhash& key, occupant o);
+  void drop(const inhash& key);
+  /// Offers once all mail that is here now is read: much of it changes the slots.
+  void offer_soon();
   void offer_slots();
   void measure();
   void on_measured(const machine_room& now, const caf::error& e);
-  std::uint32_t busy(bool io_bound) const;
 
   rt::self<interface>* self_;
   config config_;
@@ -67,6 +78,8 @@ private:
   std::vector<allocator_actor> allocators_;
   rt::supervisor_actor workers_;
   std::map<inhash, occupant> slots_;
+  std::array<std::uint32_t, 2> busy_{}; ///< of slots_, those that count; [1] of those that are io_bound
+  bool offering_ = false;
   std::map<inhash, nonce> orphans_; ///< kept outputs whose WORKER died, and what its lock is held by
   std::set<std::pair<inhash, fence>> unvouched_; ///< locks that nobody here answered for at the last look
   room room_;

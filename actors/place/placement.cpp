@@ -5,7 +5,14 @@
 namespace coppice::actors {
 
 placement::rank placement::rank_of(const entry& e) {
-  return {-static_cast<std::int64_t>(e.job.priority), -static_cast<std::int64_t>(e.job.critical_path), e.age, e.job.key};
+  return {-static_cast<std::int64_t>(e.job.priority), -static_cast<std::int64_t>(e.job.critical_path), e.age,
+          e.job.key};
+}
+
+void placement::enqueue(entry& e) {
+  if (e.assigned) under_way(e).erase(e.job.key);
+  e.assigned = false;
+  queue_of(e).insert(rank_of(e));
 }
 
 bool placement::add(const coppice::job& j, time_point now, effects& out) {
@@ -15,22 +22,25 @@ bool placement::add(const coppice::job& j, time_point now, effects& out) {
     if (j.token < e.job.token) return true; // late
     bool same = j.token == e.job.token;
     if (same && e.assigned) return true;
+    if (same && j.priority <= e.job.priority) { // nothing new, but who asks again has not heard, or has forgotten
+      e.told_unplaceable = false;
+      explain(e, out);
+      return true;
+    }
     if (!e.assigned) queue_of(e).erase(rank_of(e));
     auto priority = same ? std::max(j.priority, e.job.priority) : j.priority;
     e.job = j;
     e.job.priority = priority;
-    e.assigned = false;
-    e.told_unplaceable = false; // who asks again has not heard, or has forgotten
-    queue_of(e).insert(rank_of(e));
+    e.told_unplaceable = false;
+    enqueue(e);
   } else {
     if (jobs_.size() >= options_.jobs_max) return false;
-    entry e;
-    e.job = j;
-    e.age = ++arrivals_;
-    queue_of(e).insert(rank_of(e));
-    jobs_.emplace(j.key, std::move(e));
+    found = jobs_.try_emplace(j.key).first;
+    found->second.job = j;
+    found->second.age = ++arrivals_;
+    enqueue(found->second);
   }
-  explain(jobs_.at(j.key), out);
+  explain(found->second, out);
   place(now, out);
   return true;
 }
@@ -38,42 +48,58 @@ bool placement::add(const coppice::job& j, time_point now, effects& out) {
 void placement::remove(const inhash& key, fence token) {
   auto found = jobs_.find(key);
   if (found == jobs_.end() || found->second.job.token > token) return;
-  if (!found->second.assigned) queue_of(found->second).erase(rank_of(found->second));
+  if (found->second.assigned)
+    under_way(found->second).erase(key);
+  else
+    queue_of(found->second).erase(rank_of(found->second));
   jobs_.erase(found);
 }
 
 void placement::on_offer(const offer& o, time_point now, effects& out) {
   auto& m = machines_[o.node];
   bool news = m.what.systems != o.systems || m.what.features != o.features;
-  m = {o, now};
+  m = {o, now, {}};
+  for (bool io_bound : {false, true}) {
+    auto& free = free_of(m, io_bound);
+    m.kept[io_bound] = std::min(free, static_cast<std::uint32_t>(under_way_[o.node][io_bound].size()));
+    free -= m.kept[io_bound];
+  }
   if (news)
     for (auto& queue : queues_)
-      for (auto& r : queue) explain(jobs_.at(std::get<3>(r)), out);
+      for (auto& r : queue)
+        explain(jobs_.at(std::get<3>(r)), out);
   place(now, out);
 }
 
 void placement::on_assigned(const inhash& key, fence token) {
   auto found = jobs_.find(key);
-  if (found != jobs_.end() && found->second.assigned && found->second.job.token == token) jobs_.erase(found);
+  if (found != jobs_.end() && found->second.assigned && found->second.job.token == token) remove(key, token);
 }
 
 void placement::on_refused(const inhash& key, fence token, const node_id& node, time_point now, effects& out) {
-  if (auto m = machines_.find(node); m != machines_.end()) m->second.what.slots_free = m->second.what.io_slots_free = 0;
+  if (auto m = machines_.find(node); m != machines_.end())
+    for (bool io_bound : {false, true})
+      free_of(m->second, io_bound) = m->second.kept[io_bound] = 0;
   auto found = jobs_.find(key);
-  if (found != jobs_.end() && found->second.assigned && found->second.node == node && found->second.job.token == token) {
-    found->second.assigned = false;
-    queue_of(found->second).insert(rank_of(found->second));
-  }
+  if (found != jobs_.end() && found->second.assigned && found->second.node == node && found->second.job.token == token)
+    enqueue(found->second);
   place(now, out);
 }
 
 void placement::tick(time_point now, effects& out) {
   std::erase_if(machines_, [&](auto& m) { return now - m.second.heard > options_.offer_ttl; });
-  for (auto& [key, e] : jobs_)
-    if (e.assigned && now - e.assigned_at > options_.assign_ttl) {
-      e.assigned = false;
-      queue_of(e).insert(rank_of(e));
-    }
+  for (auto& [id, kinds] : under_way_)
+    for (auto& keys : kinds)
+      for (auto k = keys.begin(); k != keys.end();) {
+        auto& e = jobs_.at(*k++);
+        if (now - e.assigned_at <= options_.assign_ttl) continue;
+        auto m = machines_.find(id);
+        if (m != machines_.end() && m->second.heard > e.assigned_at && m->second.kept[e.job.io_bound] > 0) {
+          --m->second.kept[e.job.io_bound];
+          ++free_of(m->second, e.job.io_bound);
+        }
+        enqueue(e);
+      }
   place(now, out);
 }
 
@@ -83,7 +109,8 @@ std::uint32_t& placement::free_of(machine& m, bool io_bound) {
 
 std::size_t placement::slots_free(bool io_bound) const {
   std::size_t n = 0;
-  for (auto& [id, m] : machines_) n += io_bound ? m.what.io_slots_free : m.what.slots_free;
+  for (auto& [id, m] : machines_)
+    n += io_bound ? m.what.io_slots_free : m.what.slots_free;
   return n;
 }
 
@@ -143,6 +170,7 @@ void placement::place(bool io_bound, time_point now, effects& out) {
     e.assigned = true;
     e.assigned_at = now;
     e.node = best->what.node;
+    under_way(e).insert(e.job.key);
     out.emplace_back(assign{e.node, e.job});
     next = queue.erase(next);
   }

@@ -43,7 +43,8 @@ public:
   bool add(const coppice::job& j, time_point now, effects& out);
   /// No longer wanted under this token (or an older one).
   void remove(const inhash& key, fence token);
-  /// What a machine can take now; replaces what it said before.
+  /// What a machine can take now; replaces what it said before. It answers an assignment before it offers again, so
+  /// the offer knows nothing of those that are not answered: each of them takes a slot from it.
   void on_offer(const offer& o, time_point now, effects& out);
   /// The machine took it: it is seen to by its worker from now on.
   void on_assigned(const inhash& key, fence token);
@@ -71,15 +72,19 @@ private:
   struct machine {
     offer what;
     time_point heard;
+    std::array<std::uint32_t, 2> kept{}; ///< slots of the offer that wait for assignments made before it; [1] of io_bound
   };
   /// Smaller goes first.
   using rank = std::tuple<std::int64_t, std::int64_t, std::uint64_t, inhash>;
   static rank rank_of(const entry& e);
+  /// Back into the queue, or into it for the first time.
+  void enqueue(entry& e);
   /// Empty if the machine could take the job when it has a free slot, else what it lacks.
   static std::string lacks(const machine& m, const coppice::job& j);
   /// The other side of slots_free in an offer.
   static std::uint32_t& free_of(machine& m, bool io_bound);
   std::set<rank>& queue_of(const entry& e) { return queues_[e.job.io_bound]; }
+  std::set<inhash>& under_way(const entry& e) { return under_way_[e.node][e.job.io_bound]; }
   void place(time_point now, effects& out);
   void place(bool io_bound, time_point now, effects& out);
   void explain(entry& e, effects& out);
@@ -88,6 +93,7 @@ private:
   std::map<inhash, entry> jobs_;
   std::array<std::set<rank>, 2> queues_; ///< of jobs not assigned; [1] of those that are io_bound
   std::map<node_id, machine> machines_;
+  std::map<node_id, std::array<std::set<inhash>, 2>> under_way_; ///< assignments not answered yet; [1] io_bound
   std::uint64_t arrivals_ = 0;
 };
 

@@ -149,8 +149,11 @@ expected<void> closure_graph::add_node(std::uint32_t i, const nix::modulo& maske
       return fail(ec::invalid, item.path.to_string() + " wants output " + nix::quoted(absent) + " of " +
                                  input.path.to_string() + ", which has none of that name");
   }
-  plan_node node{item.path, {masked.digest}, item.inputs, unplannable(item.drv.head())};
-  if (auto features = required_features(item.drv); !features) node.refused = features.error().what;
+  plan_node node{item.path, {masked.digest}, item.inputs, unplannable(item.drv.head()), 0};
+  auto features = required_features(item.drv);
+  if (!features) node.refused = features.error().what;
+  auto lane = std::pair{item.drv.head().system, features ? std::move(*features) : std::vector<std::string>{}};
+  node.lane = lanes_.try_emplace(std::move(lane), static_cast<std::uint32_t>(lanes_.size())).first->second;
   nodes_.push_back(std::move(node));
   return {};
 }
@@ -160,13 +163,14 @@ job closure_graph::make_job(std::uint32_t node) const {
   job j;
   j.key = nodes_[node].key;
   j.drv = item.path;
-  j.aterm = item.drv.text();
-  j.inputs = sources(node);
+  j.aterm = std::string(item.drv.text());
+  auto inputs = sources(node);
   for (std::size_t k = 0; k < item.inputs.size(); ++k)
     nix::for_each_wanted(item.drv.inputs()[k].wanted, [&](std::string_view name) {
       auto* output = find_output(closure_.items()[item.inputs[k]], name);
-      if (output && output->path) j.inputs.push_back(*output->path);
+      if (output && output->path) inputs.push_back(*output->path);
     });
+  j.inputs = std::move(inputs);
   j.system = item.drv.head().system;
   j.features = required_features(item.drv).value_or(std::vector<std::string>{}); // else it is refused
   j.io_bound = is_io_bound(item.drv);

@@ -6,8 +6,10 @@
 #include "store/blob_store.hpp"
 #include "store/closure.hpp"
 
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace coppice::actors {
@@ -46,6 +48,7 @@ private:
   void find_substitutable();
 
   std::vector<plan_node> nodes_;
+  std::map<std::pair<std::string, std::vector<std::string>>, std::uint32_t> lanes_; ///< by system and features
   std::vector<std::uint32_t> roots_;
   std::vector<std::vector<realised_output>> substitutable_; ///< empty if nobody asks
 };

@@ -115,6 +115,7 @@ void graph_state::begin(std::shared_ptr<const closure_graph> g) {
   closure_ = std::move(g);
   plan_.emplace(closure_->nodes(), closure_->roots(),
                 plan::options{request_.body.keep_going, request_.number});
+  for (auto& node : plan_->nodes()) lanes_.resize(std::max<std::size_t>(lanes_.size(), node.lane + 1));
   rt::log::info("GRAPH", "request planned id={} derivations={}", request_.id.to_string(), closure_->nodes().size());
   perform(plan_->start());
 }
@@ -126,7 +127,7 @@ void graph_state::perform(plan::effects effects) {
     else if (auto* d = std::get_if<plan::discovered>(&e))
       check_sources(std::move(d->wanted));
     else if (auto* a = std::get_if<plan::acquire>(&e))
-      to_acquire_.push_back(a->node);
+      lanes_[plan_->node(a->node).lane].ready.emplace(-static_cast<std::int64_t>(plan_->critical_path(a->node)), a->node);
     else if (auto* p = std::get_if<plan::place>(&e))
       place(p->node, p->token);
     else if (auto* r = std::get_if<plan::release>(&e))
@@ -179,21 +180,29 @@ void graph_state::check_sources(std::vector<std::uint32_t> wanted) {
 }
 
 void graph_state::pump_acquires() {
-  if (plan_->is_over()) to_acquire_.clear();
-  while (acquiring_ < config_.acquires_max && !to_acquire_.empty()) {
-    auto node = to_acquire_.front();
-    to_acquire_.pop_front();
-    acquire(node);
+  for (auto& l : lanes_) {
+    if (plan_->is_over()) l.ready.clear();
+    auto number = static_cast<std::uint32_t>(&l - lanes_.data());
+    while (!l.ready.empty() && acquiring_ < config_.acquires_max &&
+           l.acquiring + plan_->queued(number) < config_.queued_max) {
+      auto node = l.ready.extract(l.ready.begin()).value().second;
+      if (plan_->state(node) == step_state::queued) acquire(node, l); // else it came to be meanwhile
+    }
   }
 }
 
-void graph_state::acquire(std::uint32_t node) {
+void graph_state::acquire(std::uint32_t node, lane& in) {
   auto& n = plan_->node(node);
   ++acquiring_;
+  ++in.acquiring;
+  auto answered = [this, &in] {
+    --acquiring_;
+    --in.acquiring;
+  };
   self_->call(peers_.locks, atom::acquire_v, acquire_lock{n.key, n.drv, request_.id, epoch_, nonce_}, me())
     .then(
-      [this, key = n.key](ledger::answer& a) {
-        --acquiring_;
+      [this, key = n.key, answered](ledger::answer& a) {
+        answered();
         if (auto* g = std::get_if<ledger::granted>(&a.body))
           perform(plan_->on_granted(key, g->token));
         else if (auto* row = std::get_if<ledger::lock_state>(&a.body))
@@ -201,8 +210,8 @@ void graph_state::acquire(std::uint32_t node) {
         else
           perform(plan_->on_acquire_failed(key));
       },
-      [this, key = n.key](caf::error& e) {
-        --acquiring_;
+      [this, key = n.key, answered](caf::error& e) {
+        answered();
         auto why = from_caf(e);
         if (why.code == ec::not_owner) return stop(); // another coordinator has the request: this one is the past
         rt::log::debug("GRAPH", "lock not acquired, asked again key={} error={}", key.to_string(), to_string(why));
@@ -292,7 +301,7 @@ void graph_state::settle(const request_result& result) {
                 to_string(result.state), result.built, result.reused);
   self_->doing("request " + request_.id.to_string().substr(0, 8) + " " + std::string(to_string(result.state)));
   self_->later(config_.linger, atom::ended_v);
-  wake_polls();
+  answer_polls();
 }
 
 void graph_state::stop() {

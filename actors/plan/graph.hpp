@@ -51,6 +51,7 @@ public:
     std::chrono::milliseconds linger{30'000};         ///< it answers polls for so long after the request is over
     std::chrono::milliseconds poll_delay{40};         ///< news are collected for so long before a poll is answered
     std::size_t acquires_max = 256;                   ///< T5 on their way at once
+    std::size_t queued_max = 2'048; ///< locks held without a worker, for each lane; further nodes wait here, unlocked
     std::size_t keys_per_read = 4'096;                ///< inhashes in one read of the ledger
     bool fail_unplaceable = true; ///< a solo node: no other machine will ever come
   };
@@ -59,6 +60,11 @@ public:
   interface::behavior_type make_behavior();
 
 private:
+  /// Nodes that ask for the same of a machine: what one lane lacks holds up no other one.
+  struct lane {
+    std::set<std::pair<std::int64_t, std::uint32_t>> ready; ///< to be acquired: most urgent first, by node
+    std::size_t acquiring = 0;
+  };
   struct poll {
     poll_request what;
     rt::boot_clock::time_point due;
@@ -79,7 +85,7 @@ private:
   void substitute(std::uint32_t node);
   void complain(const std::vector<std::string>& troubles);
   void pump_acquires();
-  void acquire(std::uint32_t node);
+  void acquire(std::uint32_t node, lane& in);
   void place(std::uint32_t node, fence token);
   void release(std::uint32_t node, fence token);
   void tell(step_event e);
@@ -112,7 +118,7 @@ private:
   std::set<inhash> not_upstream_;                        ///< what they do not have, or could not give
   std::set<std::string> complaints_;                     ///< told already
 
-  std::deque<std::uint32_t> to_acquire_;
+  std::vector<lane> lanes_; ///< never changes its size once the plan is made
   std::size_t acquiring_ = 0;
   std::optional<request_result> wanted_result_; ///< T14 was asked for and not answered
   std::optional<request_result> result_;        ///< as the ledger stored it

@@ -13,6 +13,7 @@ plan::plan(std::vector<plan_node> nodes, std::vector<std::uint32_t> roots, optio
   std::vector<std::uint32_t> above(nodes_.size(), 0), order;
   for (std::uint32_t i = 0; i < nodes_.size(); ++i) {
     jobs_[nodes_[i].key].nodes.push_back(i);
+    queued_.resize(std::max<std::size_t>(queued_.size(), nodes_[i].lane + 1));
     for (auto input : nodes_[i].inputs) dependants_[input].push_back(i);
   }
   for (auto root : roots_) steps_[root].is_root = true;
@@ -442,6 +443,7 @@ void plan::move(std::uint32_t i, life to) {
   auto& s = steps_[i];
   bool built_here = s.was_wanted && !s.upstream;
   if (auto* count = count_of(s.at, built_here)) --*count;
+  queued_[nodes_[i].lane] += (to == life::queued ? 1u : 0u) - (s.at == life::queued ? 1u : 0u);
   s.at = to;
   if (auto* count = count_of(s.at, built_here)) ++*count;
 }

@@ -19,6 +19,7 @@ struct plan_node {
   inhash key;
   std::vector<std::uint32_t> inputs; ///< indices of its input derivations
   std::string refused;               ///< why it can never be built here; empty if it can
+  std::uint32_t lane = 0;            ///< nodes of one lane ask for the same of a machine
 };
 
 struct plan_root {
@@ -116,11 +117,14 @@ public:
   std::uint64_t reused() const { return counts_.reused; }
 
   const plan_node& node(std::uint32_t i) const { return nodes_[i]; }
+  const std::vector<plan_node>& nodes() const { return nodes_; }
   const std::vector<std::uint32_t>& roots() const { return roots_; }
   /// The nodes that share this inhash.
   const std::vector<std::uint32_t>& nodes_of(const inhash& key) const;
   /// Steps above this one on the longest way to a root: the more, the more urgent.
   std::uint32_t critical_path(std::uint32_t i) const { return heights_[i]; }
+  /// Nodes of this lane whose lock is ours and that have no worker.
+  std::size_t queued(std::uint32_t lane) const { return queued_[lane]; }
   step_state state(std::uint32_t i) const;
   failure failure_of(std::uint32_t i) const { return steps_[i].kind; }
   /// The realised outputs of a finished node.
@@ -186,6 +190,7 @@ private:
   /// Dependants by more than their derivation's inputs: they lacked something out of an input's closure.
   std::map<std::uint32_t, std::vector<std::uint32_t>> late_dependants_;
   std::vector<std::uint32_t> heights_;
+  std::vector<std::size_t> queued_; ///< by lane
   std::map<inhash, job> jobs_;
   std::size_t asking_ = 0; ///< nodes whose existence is being asked
   bool discovering_ = true, begun_ = false, over_ = false, any_failed_ = false;

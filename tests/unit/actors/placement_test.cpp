@@ -120,8 +120,24 @@ TEST_CASE("late binding: what comes later and is more urgent takes the slot that
   b.add(job_of("second"));
   b.add(job_of("urgent", 1, 9));
   CHECK(b.jobs() == names{"first"});
+  b.p.on_assigned(key_of("first"), {1});
   b.offers(offer_of("oak", 1));
   CHECK(b.jobs() == names{"first", "urgent"});
+}
+
+TEST_CASE("an offer knows nothing of assignments that are not answered yet") {
+  bench b;
+  b.offers(offer_of("oak", 2));
+  for (auto name : {"a", "b", "c", "d"})
+    b.add(job_of(name));
+  REQUIRE(b.jobs() == names{"a", "b"});
+  b.p.on_assigned(key_of("a"), {1});
+  b.offers(offer_of("oak", 2)); // "a" is there and one more slot became free; "b" is on its way
+  CHECK(b.jobs() == names{"a", "b", "c"});
+  b.p.on_assigned(key_of("b"), {1});
+  b.p.on_assigned(key_of("c"), {1});
+  b.offers(offer_of("oak", 1));
+  CHECK(b.jobs() == names{"a", "b", "c", "d"});
 }
 
 TEST_CASE("builds spread over the machines") {
