@@ -22,6 +22,7 @@ std::string_view to_string(failure f) {
     case failure::dependency_failed: return "dependency_failed";
     case failure::oom: return "oom";
     case failure::pids: return "pids";
+    case failure::not_deterministic: return "not_deterministic";
   }
   return "?";
 }

@@ -13,7 +13,8 @@
 namespace coppice::actors {
 
 /// Makes inputs present and pinned in the local store, each once.
-/// Takes: fetch, unpin from WORKERs. Sends: blocking work to the pool; reads of paths to LEDGER. Owns: downloads in
+/// Takes: fetch, unpin from WORKERs. Sends: blocking work to the pool; reads of paths, and which blobs are
+/// gone, to LEDGER. Owns: downloads in
 /// flight, pins (durable in the local store; those of an earlier process are dropped at birth).
 /// Supervised by: WORK_SUP.
 class fetcher_state {
@@ -47,8 +48,11 @@ private:
   void download(const path_info& info);
   void pump();
   void on_stored(const nix::store_path& path, const caf::error& e);
+  void on_lost(const path_info& info, const error& why);
+  std::vector<std::uint64_t> waiting_for(const nix::store_path& path) const;
   void check(std::uint64_t id);
   void fail(std::uint64_t id, error e);
+  void miss(std::uint64_t id, const nix::store_path& path, const std::string& why);
   void finish(std::uint64_t id);
 
   rt::self<interface>* self_;
