@@ -47,6 +47,17 @@ struct upstream_settings {
   COPPICE_STRUCT(upstream_settings, 1, substituters, 2, trusted_public_keys, 3, timeout)
 };
 
+/// What is tried again, how often, and what is remembered of what failed (reliability.md 4.12).
+struct failure_settings {
+  std::uint32_t attempts_max = 5; ///< in a row that end in something that passes; then the step fails
+  std::chrono::milliseconds retry_first{1'000}; ///< wait after the first of them; doubled with each
+  std::chrono::milliseconds retry_max{60'000};  ///< the longest wait
+  std::uint32_t poison_max = 3; ///< machines that a derivation may take down
+  std::uint32_t threshold = 3;  ///< failures after which later requests are answered with the last one; 0: never
+  std::chrono::milliseconds decay{3'600'000}; ///< time after which one failure fewer counts; 0: they never fade
+  COPPICE_STRUCT(failure_settings, 1, attempts_max, 2, retry_first, 3, retry_max, 4, poison_max, 5, threshold, 6, decay)
+};
+
 /// What a node is told by its configuration file (config/node.toml documents every key) and its command line.
 struct node_settings {
   std::string node = "";                 ///< name of this machine; empty: the host's name
@@ -65,9 +76,10 @@ struct node_settings {
   std::int32_t compression_level = 3;    ///< zstd's
   limit_settings limits;
   upstream_settings upstream;
+  failure_settings failures;
   COPPICE_STRUCT(node_settings, 1, node, 2, state_dir, 3, listen, 4, http, 5, log_level, 6, max_jobs, 7, cores, 8,
                  systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits, 15,
-                 http_url, 16, upstream)
+                 http_url, 16, upstream, 17, failures)
 };
 
 } // namespace coppice::actors

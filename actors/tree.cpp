@@ -153,6 +153,8 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   keeper_config.graph.blobs = parts.blobs;
   keeper_config.graph.pool = parts.pool;
   keeper_config.graph.clock = parts.clock;
+  keeper_config.graph.retry_first = parts.settings.failures.retry_first;
+  keeper_config.graph.retry_max = parts.settings.failures.retry_max;
   keeper_config.directory = &dir;
   keeper_config.graphs_path = graph_sup.path();
   coord_sup.child_with<graph_keeper_state>("graph-keeper", busy_child, keeper_config, session, graph_peers, graph_sup.handle());

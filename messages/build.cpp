@@ -23,6 +23,7 @@ std::string_view to_string(failure f) {
     case failure::oom: return "oom";
     case failure::pids: return "pids";
     case failure::disk_limit: return "disk_limit";
+    case failure::not_deterministic: return "not_deterministic";
   }
   return "?";
 }

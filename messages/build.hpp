@@ -37,7 +37,8 @@ enum class failure : std::uint8_t {
   oom = 16,               ///< used more memory than allowed
   pids = 17,              ///< started more processes than allowed
   disk_limit = 18,        ///< wrote more, or made more files, than allowed
-  last_ = disk_limit
+  not_deterministic = 19, ///< built again for comparison, an output came out different from the registered one
+  last_ = not_deterministic
 };
 /// The class of a failure as scripts see it, e.g. "hash_mismatch"; "success" for none.
 std::string_view to_string(failure f);
@@ -95,8 +96,9 @@ struct job {
   std::uint32_t critical_path = 0;     ///< steps above it in its graph, the longest way: more goes first
   request_id request;                  ///< for whom it was acquired; a hint for fair shares and logs
   bool io_bound = false;               ///< waits for network or disk rather than computes: takes an I/O slot
+  std::vector<realised_output> compare = {}; ///< not empty: only to compare with these, which are registered; keeps nothing
   COPPICE_STRUCT(job, 1, key, 2, token, 3, drv, 4, aterm, 5, inputs, 6, system, 7, features, 8, priority, 9,
-                 critical_path, 10, request, 11, io_bound)
+                 critical_path, 10, request, 11, io_bound, 12, compare)
 };
 
 /// What a client asked for, as the ledger keeps it.
@@ -119,7 +121,8 @@ struct request_body {
   std::int32_t priority = 0;
   bool keep_going = false;        ///< a failed step ends only what depends on it
   on_disconnect when_client_leaves = on_disconnect::proceed;
-  COPPICE_STRUCT(request_body, 1, roots, 2, closure, 3, priority, 4, keep_going, 5, when_client_leaves)
+  bool rebuild = false;           ///< roots that are there are built again and compared; their failures are not remembered
+  COPPICE_STRUCT(request_body, 1, roots, 2, closure, 3, priority, 4, keep_going, 5, when_client_leaves, 6, rebuild)
 };
 
 enum class request_state : std::uint8_t { open = 0, succeeded = 1, failed = 2, cancelled = 3, last_ = cancelled };

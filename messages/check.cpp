@@ -141,4 +141,15 @@ expected<void> check(const ledger::read_durations& m) {
   return {};
 }
 
+expected<void> check(const ledger::read_failures& m) {
+  if (m.limit > rows_max) return bad("read_failures: limit {}, at most {} are allowed", m.limit, rows_max);
+  if (m.drv && !m.drv->is_derivation()) return bad("read_failures: {} is not a derivation", m.drv->base_name());
+  return {};
+}
+
+expected<void> check(const ledger::forget_failures& m) {
+  if (m.drv && !m.drv->is_derivation()) return bad("forget_failures: {} is not a derivation", m.drv->base_name());
+  return {};
+}
+
 } // namespace coppice

@@ -163,9 +163,11 @@ struct request_summaries {
   COPPICE_STRUCT(request_summaries, 1, rows)
 };
 
+/// Ends a request: nothing of it is started any more.
 struct cancel_request {
   request_id id;
-  COPPICE_STRUCT(cancel_request, 1, id)
+  bool let_finish = false; ///< what runs for it is finished and kept; else it is killed, unless others want it, too
+  COPPICE_STRUCT(cancel_request, 1, id, 2, let_finish)
 };
 
 /// Where is the log of this derivation's newest attempt, or of this attempt?

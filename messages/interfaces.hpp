@@ -60,6 +60,9 @@ COPPICE_ATOM(attempts, "attempts");
 COPPICE_ATOM(locks, "locks");
 COPPICE_ATOM(durations, "durations");
 COPPICE_ATOM(kill, "kill");
+COPPICE_ATOM(forget, "forget");
+COPPICE_ATOM(failures, "failures");
+COPPICE_ATOM(retry, "retry");
 COPPICE_ATOM(tick, "tick");
 COPPICE_ATOM(done, "done");
 COPPICE_ATOM(failed, "failed");
@@ -161,6 +164,8 @@ using allocator_actor = caf::typed_actor<
   /// From GRAPH, repeated while the job is queued: find a worker for it. Answered at once; the assignment is seen by
   /// the row's change to building.
   replies_to<atom::place_atom, job, graph_actor>::with<ledger::done>,
+  /// From GRAPH, repeated: what another graph placed is wanted here, too, and maybe sooner.
+  reacts_to<atom::place_atom, lend>,
   /// From GRAPH: not wanted any more.
   reacts_to<atom::withdraw_atom, withdraw>,
   /// From WORKER_POOL, repeated.
@@ -170,7 +175,7 @@ using allocator_actor = caf::typed_actor<
 
 /// Makes inputs present and pinned in the local store, each once.
 using fetcher_actor = caf::typed_actor<
-  /// Fetches the closure of these paths and pins it; `missing` names the first path that no store has.
+  /// Fetches the closure of these paths and pins it, or names a path that no store has.
   replies_to<atom::fetch_atom, std::vector<nix::store_path>>::with<fetched>,
   /// Drops a pin.
   reacts_to<atom::unpin_atom, std::uint64_t>,
@@ -283,7 +288,11 @@ using observatory_actor = caf::typed_actor<
   /// The locks that are held.
   replies_to<atom::locks_atom, caller, ledger::held_locks>::with<ledger::lock_states>,
   /// How long builds of these names took.
-  replies_to<atom::durations_atom, caller, ledger::read_durations>::with<ledger::durations>>;
+  replies_to<atom::durations_atom, caller, ledger::read_durations>::with<ledger::durations>,
+  /// What failed.
+  replies_to<atom::failures_atom, caller, ledger::read_failures>::with<ledger::failure_rows>,
+  /// Forget what failed. Role admin.
+  replies_to<atom::forget_atom, caller, ledger::forget_failures>::with<ledger::done>>;
 
 /// Accepts a request only after it is durable, and tells its clients how it goes.
 using gateway_actor = caf::typed_actor<

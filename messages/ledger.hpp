@@ -21,15 +21,17 @@ enum class phase : std::uint8_t {
 };
 std::string_view to_string(phase p);
 
-/// The last permanent failure of an inhash. It answers every request submitted before it happened; a later
-/// request may try again.
+/// The last time that an inhash was given up. It answers every request submitted before it happened. A later request
+/// may try again, unless it happened too often (store::ledger_policy).
 struct failure_record {
   coppice::failure failure = failure::none;
   fence token;              ///< of the attempt that failed
   std::uint64_t after = 0;  ///< requests numbered up to this one get this failure as their answer
   std::string reason;
   std::string log_tail;
-  COPPICE_STRUCT(failure_record, 1, failure, 2, token, 3, after, 4, reason, 5, log_tail)
+  std::uint32_t count = 0;   ///< failures that count, this one included; as it was at last_ms, decays from there
+  std::int64_t last_ms = 0;  ///< wall clock, of the last one that counts
+  COPPICE_STRUCT(failure_record, 1, failure, 2, token, 3, after, 4, reason, 5, log_tail, 6, count, 7, last_ms)
 };
 
 /// The row of an inhash as the ledger has it now.
@@ -45,8 +47,10 @@ struct lock_state {
   bool published = false;
   std::vector<realised_output> outputs;  ///< if realised
   std::optional<failure_record> failed;
+  std::uint32_t retries = 0; ///< attempts in a row that ended in something that passes: the more, the longer the wait
+  std::optional<nix::store_path> missing = {}; ///< what the last attempt lacked: an input that no store had
   COPPICE_STRUCT(lock_state, 1, key, 2, token, 3, phase, 4, holder, 5, origin, 6, node, 7, drv, 8, infra_deaths, 9,
-                 published, 10, outputs, 11, failed)
+                 published, 10, outputs, 11, failed, 12, retries, 13, missing)
 };
 
 struct done {
@@ -108,6 +112,22 @@ struct path_infos {
   std::vector<path_info> rows;
   COPPICE_STRUCT(path_infos, 1, rows)
 };
+/// A failure_record for people.
+struct failure_row {
+  inhash key;
+  nix::store_path drv;
+  coppice::failure failure = failure::none;
+  std::uint32_t count = 0;   ///< what counts now, after decay
+  std::int64_t last_ms = 0;
+  bool remembered = false;   ///< requests are answered with it
+  std::string reason;        ///< at most failure_row_reason_bytes_max
+  COPPICE_STRUCT(failure_row, 1, key, 2, drv, 3, failure, 4, count, 5, last_ms, 6, remembered, 7, reason)
+};
+inline constexpr std::size_t failure_row_reason_bytes_max = 300;
+struct failure_rows {
+  std::vector<failure_row> rows;
+  COPPICE_STRUCT(failure_rows, 1, rows)
+};
 
 struct durations {
   std::vector<std::int64_t> ms; ///< in the order asked, the median; 0 if there is none
@@ -141,14 +161,16 @@ struct adopt {
   session_id session;
   COPPICE_STRUCT(adopt, 1, id, 2, session)
 };
-/// T5. Answer: granted with a new token, or the lock_state that says why not (busy, partial, realised, failed).
+/// T5. Answer: granted with a new token, or the lock_state that says why not: busy, partial, realised; free if it
+/// failed, since the request was submitted or too often before.
 struct acquire {
   inhash key;
   nix::store_path drv;
   request_id request;
   coppice::epoch epoch;
   coppice::holder who;
-  COPPICE_STRUCT(acquire, 1, key, 2, drv, 3, request, 4, epoch, 5, who)
+  bool again = false; ///< however often it failed before the request was submitted
+  COPPICE_STRUCT(acquire, 1, key, 2, drv, 3, request, 4, epoch, 5, who, 6, again)
 };
 /// T6: a worker takes over from the coordinator. Answer: granted with the worker's own token, or stale.
 struct start {
@@ -158,7 +180,7 @@ struct start {
   node_id node;
   COPPICE_STRUCT(start, 1, key, 2, token, 3, who, 4, node)
 };
-/// T7. Answer: done, also if the fence has passed.
+/// T7. Answer: done, also if the fence has passed. What passes by itself counts towards attempts_max, as with T12.
 struct release {
   inhash key;
   fence token;
@@ -198,7 +220,8 @@ struct commit {
   build_usage usage = {};
   COPPICE_STRUCT(commit, 1, key, 2, token, 3, outputs, 4, usage)
 };
-/// T12: the attempt failed for good. Answer: done, also if the fence has passed.
+/// T12: the attempt failed; for good, or as many times in a row as attempts_max if it is something that passes.
+/// Answer: done, also if the fence has passed.
 struct fail_attempt {
   inhash key;
   fence token;
@@ -206,7 +229,8 @@ struct fail_attempt {
   std::string reason;
   std::string log_tail;
   build_usage usage = {};
-  COPPICE_STRUCT(fail_attempt, 1, key, 2, token, 3, kind, 4, reason, 5, log_tail, 6, usage)
+  std::optional<nix::store_path> missing = {}; ///< the input that no store had
+  COPPICE_STRUCT(fail_attempt, 1, key, 2, token, 3, kind, 4, reason, 5, log_tail, 6, usage, 7, missing)
 };
 /// T13: narinfo of all outputs is durably in the store and equals the committed rows. Answer: done or stale.
 struct published {
@@ -227,7 +251,8 @@ struct finish {
 struct cancel {
   request_id id;
   std::string client; ///< empty: an admin
-  COPPICE_STRUCT(cancel, 1, id, 2, client)
+  bool let_finish = false; ///< only locks of what has not been started are freed
+  COPPICE_STRUCT(cancel, 1, id, 2, client, 3, let_finish)
 };
 /// T16. Answer: blob_state with the next generation, or conflict if something names the blob.
 struct condemn {
@@ -239,6 +264,19 @@ struct condemn {
 struct retire {
   inhash key;
   COPPICE_STRUCT(retire, 1, key)
+};
+/// T17 for what was lost: the store has not got this blob any more, or not its bytes. Retires every realisation and
+/// source that names it, wanted or not, and condemns the blob (T16), so that no late upload puts it back under its
+/// name. Answer: done, also if the generation has passed.
+struct gone {
+  blob_id blob;
+  generation gen;
+  COPPICE_STRUCT(gone, 1, blob, 2, gen)
+};
+/// An operator wants failures forgotten: those of one derivation or (empty) all. Answer: done.
+struct forget_failures {
+  std::optional<nix::store_path> drv;
+  COPPICE_STRUCT(forget_failures, 1, drv)
 };
 /// T18: the session's lease is over; the lease table of the LEDGER decides that, never a client. Answer: done.
 struct expire {
@@ -311,14 +349,22 @@ struct read_durations {
 inline constexpr std::size_t names_per_query_max = 500;
 /// The median of as many attempts at most.
 inline constexpr std::size_t attempts_per_duration_max = 5;
+/// What failed and is not realised, newest first, at most `limit`, of one derivation or (empty) of all. Answer:
+/// failure_rows.
+struct read_failures {
+  std::optional<nix::store_path> drv;
+  std::uint32_t limit = 1000;
+  COPPICE_STRUCT(read_failures, 1, drv, 2, limit)
+};
 
 using any_transaction =
   std::variant<open_session, keep_alive, submit, adopt, acquire, start, release, partial, reclaim, register_blob, commit,
                fail_attempt, published, finish, cancel, condemn, retire, expire, add_source, stat_blob, read_locks,
-               held_locks, outbox, read_requests, read_attempts, read_paths, read_durations, substitute>;
+               held_locks, outbox, read_requests, read_attempts, read_paths, read_durations, substitute, gone,
+               forget_failures, read_failures>;
 
 using any_answer = std::variant<done, granted, owned, lock_state, lock_states, request_row, request_rows,
-                                attempt_rows, blob_state, path_infos, durations>;
+                                attempt_rows, blob_state, path_infos, durations, failure_rows>;
 
 /// A transaction in a mailbox or on the wire (as [number, body]).
 struct transaction {

@@ -24,7 +24,8 @@ struct acquire_lock {
   request_id request;
   coppice::epoch epoch;
   coppice::nonce nonce;
-  COPPICE_STRUCT(acquire_lock, 1, key, 2, drv, 3, request, 4, epoch, 5, nonce)
+  bool again = false;
+  COPPICE_STRUCT(acquire_lock, 1, key, 2, drv, 3, request, 4, epoch, 5, nonce, 6, again)
 };
 /// WORKER -> LOCK_MANAGER: T6 likewise.
 struct start_attempt {
@@ -62,6 +63,12 @@ struct withdraw {
   fence token;
   COPPICE_STRUCT(withdraw, 1, key, 2, token)
 };
+/// GRAPH -> ALLOCATOR: these jobs, whoever placed them, are wanted with this priority, too.
+struct lend {
+  std::vector<inhash> keys;
+  std::int32_t priority = 0;
+  COPPICE_STRUCT(lend, 1, keys, 2, priority)
+};
 /// ALLOCATOR -> GRAPH: why a job waits, when no machine known could ever take it; or, without a key, why all of the
 /// graph's jobs wait just now (`why` empty: they no longer do).
 struct waiting {
@@ -93,11 +100,14 @@ struct build_look {
                  7, memory_bytes, 8, processes, 9, pids_reached, 10, took_ms)
 };
 
-/// FETCHER's answer: the whole closure of the inputs is in the local store and pinned until `pin` is dropped.
+/// FETCHER's answer: the whole closure of the inputs is in the local store and pinned until `pin` is dropped; or what
+/// no store has (any more), and nothing is pinned.
 struct fetched {
   std::uint64_t pin = 0;
   std::vector<path_info> closure;
-  COPPICE_STRUCT(fetched, 1, pin, 2, closure)
+  std::optional<nix::store_path> missing = {};
+  std::string why = {}; ///< it is missing
+  COPPICE_STRUCT(fetched, 1, pin, 2, closure, 3, missing, 4, why)
 };
 
 /// SUBSTITUTER's answer: what upstream caches have. A path that is in none of the lists is in none of the caches.

@@ -44,8 +44,11 @@ inline constexpr std::size_t field_count = std::tuple_size_v<decltype(T::struct_
 template <coppice::reflected T>
 struct caf::allowed_unsafe_message_type<T> : std::true_type {};
 
-// Pairs of (key, member) become a comma-separated list of fields; up to 24 of them.
-#define COPPICE_F_2(T, k, m) ::coppice::field{k, #m, &T::m}
+// Pairs of (key, member) become a comma-separated list of fields; up to 20 of them.
+#define COPPICE_F_2(T, k, m)                                                                                           \
+  ::coppice::field {                                                                                                   \
+    k, #m, &T::m                                                                                                       \
+  }
 #define COPPICE_F_4(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_2(T, __VA_ARGS__)
 #define COPPICE_F_6(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_4(T, __VA_ARGS__)
 #define COPPICE_F_8(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_6(T, __VA_ARGS__)
@@ -61,19 +64,26 @@ struct caf::allowed_unsafe_message_type<T> : std::true_type {};
 #define COPPICE_F_28(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_26(T, __VA_ARGS__)
 #define COPPICE_F_30(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_28(T, __VA_ARGS__)
 #define COPPICE_F_32(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_30(T, __VA_ARGS__)
-#define COPPICE_F_PICK(_1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13, _14, _15, _16, _17, _18, _19, _20,     \
-                       _21, _22, _23, _24, _25, _26, _27, _28, _29, _30, _31, _32, N, ...)                             \
+#define COPPICE_F_34(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_32(T, __VA_ARGS__)
+#define COPPICE_F_36(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_34(T, __VA_ARGS__)
+#define COPPICE_F_38(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_36(T, __VA_ARGS__)
+#define COPPICE_F_40(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_38(T, __VA_ARGS__)
+#define COPPICE_F_PICK(_1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13, _14, _15, _16, _17, _18, _19, _20, _21, \
+                       _22, _23, _24, _25, _26, _27, _28, _29, _30, _31, _32, _33, _34, _35, _36, _37, _38, _39, _40,  \
+                       N, ...)                                                                                         \
   COPPICE_F_##N
 #define COPPICE_FIELDS(T, ...)                                                                                         \
-  COPPICE_F_PICK(__VA_ARGS__, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11,  \
-                 10, 9, 8, 7, 6, 5, 4, 3, 2, 1)                                                                        \
+  COPPICE_F_PICK(__VA_ARGS__, 40, 39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19,  \
+                 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1)                                        \
   (T, __VA_ARGS__)
 
 // Inside the struct's body, last: COPPICE_STRUCT(job, 1, drv, 2, inputs). `inspect` is a hidden friend,
 // so that argument-dependent look-up finds it and nothing else sees it.
 #define COPPICE_STRUCT(T, ...)                                                                                         \
   static constexpr std::string_view struct_name = #T;                                                                  \
-  static constexpr auto struct_fields() { return std::tuple{COPPICE_FIELDS(T, __VA_ARGS__)}; }                         \
+  static constexpr auto struct_fields() {                                                                              \
+    return std::tuple{COPPICE_FIELDS(T, __VA_ARGS__)};                                                                 \
+  }                                                                                                                    \
   template <class Inspector>                                                                                           \
   friend typename Inspector::result_type inspect(Inspector& f, T& x) {                                                 \
     return std::apply([&](auto... fs) { return f(caf::meta::type_name(#T), x.*(fs.ptr)...); }, T::struct_fields());    \
@@ -83,7 +93,9 @@ struct caf::allowed_unsafe_message_type<T> : std::true_type {};
 /// A struct without fields, for messages that say all by their name.
 #define COPPICE_EMPTY_STRUCT(T)                                                                                        \
   static constexpr std::string_view struct_name = #T;                                                                  \
-  static constexpr auto struct_fields() { return std::tuple<>{}; }                                                     \
+  static constexpr auto struct_fields() {                                                                              \
+    return std::tuple<>{};                                                                                             \
+  }                                                                                                                    \
   template <class Inspector>                                                                                           \
   friend typename Inspector::result_type inspect(Inspector& f, T&) {                                                   \
     return f(caf::meta::type_name(#T));                                                                                \

@@ -2,6 +2,7 @@
 
 #include "messages/ledger.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -24,12 +25,18 @@ private:
   ec code_;
 };
 
-/// When an inhash that keeps taking nodes down is given up (reliability.md 4.12, INV-17).
+/// When an inhash is given up, and for how long that is remembered (reliability.md 4.12, INV-17, INV-18).
 struct ledger_policy {
   /// Deaths on this many different nodes make an inhash `poisoned`.
   std::uint32_t poison_max = 3;
-  /// So do this many deaths in all, wherever they happened: a farm of one machine must end, too.
-  std::uint32_t infra_deaths_max = 5;
+  /// So do this many deaths in a row, wherever they happened: a farm of one machine must end, too. As many attempts in
+  /// a row that end in something that passes fail for the requests that wait.
+  std::uint32_t attempts_max = 5;
+  /// What failed for good so many times answers later requests, too; 0: never.
+  std::uint32_t failures_threshold = 3;
+  /// Each time that this is over since the last failure, one fewer counts; 0: they count for ever. By the wall clock:
+  /// if that jumps, something is tried once more, or once less.
+  std::chrono::milliseconds failures_decay{std::chrono::hours{1}};
 };
 
 /// A place that keeps the ledger. One thread at a time.

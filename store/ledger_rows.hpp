@@ -67,6 +67,11 @@ public:
   /// Replaces all realisation rows of the inhash; none: they are retired.
   virtual void put_outputs(const inhash& key, const std::vector<realised_output>& outputs) = 0;
   virtual void put_failure(const inhash& key, const std::optional<ledger::failure_record>& failed) = 0;
+  /// Rows with a failure, of one derivation or (empty) of all; newest failure first, then by inhash.
+  virtual std::vector<ledger::lock_state> failed_locks(const std::optional<nix::store_path>& drv,
+                                                       std::size_t limit) = 0;
+  /// Inhashes with an output in this blob, in order.
+  virtual std::vector<inhash> realised_by(const blob_id& blob, std::size_t limit) = 0;
   /// Queued, building or partial, of one session or (empty) of all; by session, then inhash.
   virtual std::vector<ledger::lock_state> held_locks(const session_id& session, std::size_t limit) = 0;
   /// Nodes on which an attempt at it ended as infra, by name.
@@ -125,6 +130,8 @@ public:
   virtual std::optional<path_info> find_path(const nix::store_path& path) = 0;
   virtual void put_source(const path_info& info) = 0;
   virtual bool is_source(const nix::store_path& path) = 0;
+  /// Forgets the sources in this blob.
+  virtual void drop_sources(const blob_id& blob) = 0;
 };
 
 } // namespace coppice::store

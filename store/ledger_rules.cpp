@@ -23,6 +23,10 @@ std::string describe(const ledger::lock_state& row) {
   return text + " under token " + std::to_string(row.token.value);
 }
 
+bool has_just_failed(const ledger::lock_state& row) {
+  return row.failed && row.failed->token == row.token;
+}
+
 bool is_held(const ledger::lock_state& row) {
   return row.phase == ledger::phase::queued || row.phase == ledger::phase::building ||
          row.phase == ledger::phase::partial;
@@ -172,7 +176,9 @@ ledger_rules::answer ledger_rules::on(const ledger::cancel& t) {
   for (auto keys = rows_.held_only_for(t.id, last, chunk_rows); !keys.empty();
        last = keys.back(), keys = rows_.held_only_for(t.id, last, chunk_rows))
     for (auto& key : keys) {
-      auto freed = let_go(lock(key), failure::cancelled, "its request was cancelled");
+      auto held = lock(key);
+      if (t.let_finish && held.phase != ledger::phase::queued) continue;
+      auto freed = let_go(std::move(held), failure::cancelled, "its request was cancelled");
       ++freed.token.value; // nothing that its holder still says counts
       save(freed);
     }

@@ -25,7 +25,7 @@ inline constexpr std::size_t ledger_reason_bytes_max = 4096;
 
 /// The transactions of messages/ledger.hpp, once and for every backend: (rows, transaction, now) → (rows, answer).
 /// Pure but for the rows. A transaction that is answered by an error has written nothing: all conditions are read
-/// first. The clock is only written down, never compared.
+/// first. The clock is only written down; compared it is only for the fading of failures, which no invariant needs.
 class ledger_rules {
 public:
   using answer = expected<ledger::any_answer>;
@@ -55,9 +55,11 @@ private:
   answer on(const ledger::published& t);
   answer on(const ledger::retire& t);
   answer on(const ledger::substitute& t);
+  answer on(const ledger::forget_failures& t);
   // blobs and paths
   answer on(const ledger::register_blob& t);
   answer on(const ledger::condemn& t);
+  answer on(const ledger::gone& t);
   answer on(const ledger::add_source& t);
   // reads
   answer on(const ledger::stat_blob& t);
@@ -68,6 +70,7 @@ private:
   answer on(const ledger::read_attempts& t);
   answer on(const ledger::read_paths& t);
   answer on(const ledger::read_durations& t);
+  answer on(const ledger::read_failures& t);
 
   /// session_over unless this session's lease runs: nobody else may hold or own anything, for it would hold it for
   /// ever.
@@ -92,9 +95,15 @@ private:
   /// Frees the row, and returns it so; its attempt, if one runs, ends.
   ledger::lock_state let_go(ledger::lock_state row, failure why, const std::string& reason,
                             const build_usage& usage = {});
+  void retract(ledger::lock_state row);
+  void count_retry(ledger::lock_state& row, failure why, const std::string& last);
   void count_death(ledger::lock_state& row, const std::string& last);
+  void give_up(ledger::lock_state& row, failure kind, const std::string& reason, const std::string& log_tail);
   void set_failure(ledger::lock_state& row, std::optional<ledger::failure_record> failed);
-  void forget_failure(ledger::lock_state& row);
+  void begin_anew(ledger::lock_state& row);
+  /// How many of its failures still count.
+  std::uint32_t count_now(const ledger::failure_record& failed) const;
+  bool is_remembered(const ledger::failure_record& failed) const;
   void begin_attempt(const ledger::lock_state& row, std::string reason);
 
   ledger_rows& rows_;
@@ -105,6 +114,8 @@ private:
 
 /// For error texts: "building on a under token 7".
 std::string describe(const ledger::lock_state& row);
+/// The last thing that happened to it is that it was given up.
+bool has_just_failed(const ledger::lock_state& row);
 /// Queued, building or partial.
 bool is_held(const ledger::lock_state& row);
 

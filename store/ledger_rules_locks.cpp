@@ -6,6 +6,9 @@ namespace coppice::store {
 
 namespace {
 
+/// Rows that are changed at once when failures are forgotten.
+constexpr std::size_t chunk_rows = 256;
+
 std::string cut(const std::string& text) {
   return text.substr(0, ledger_reason_bytes_max);
 }
@@ -61,11 +64,35 @@ void ledger_rules::set_failure(ledger::lock_state& row, std::optional<ledger::fa
   rows_.put_failure(row.key, row.failed);
 }
 
-void ledger_rules::forget_failure(ledger::lock_state& row) {
-  if (row.failed) set_failure(row, {});
+/// Whatever it was that passes: from here on it does not count.
+void ledger_rules::begin_anew(ledger::lock_state& row) {
+  row.retries = 0;
   if (row.infra_deaths == 0) return;
   row.infra_deaths = 0;
   rows_.clear_death_nodes(row.key);
+}
+
+std::uint32_t ledger_rules::count_now(const ledger::failure_record& failed) const {
+  auto decay = policy_.failures_decay.count();
+  if (decay <= 0 || now_ms_ <= failed.last_ms) return failed.count;
+  auto faded = static_cast<std::uint64_t>((now_ms_ - failed.last_ms) / decay);
+  return faded >= failed.count ? 0 : failed.count - static_cast<std::uint32_t>(faded);
+}
+
+bool ledger_rules::is_remembered(const ledger::failure_record& failed) const {
+  return policy_.failures_threshold > 0 && !is_transient(failed.failure) &&
+         count_now(failed) >= policy_.failures_threshold;
+}
+
+void ledger_rules::give_up(ledger::lock_state& row, failure kind, const std::string& reason,
+                           const std::string& log_tail) {
+  ledger::failure_record now{kind, row.token, rows_.last_request_number(), cut(reason), tail(log_tail), 0, 0};
+  if (row.failed) now.count = row.failed->count, now.last_ms = row.failed->last_ms;
+  if (!is_transient(kind)) {
+    now.count = (row.failed ? count_now(*row.failed) : 0) + 1;
+    now.last_ms = now_ms_;
+  }
+  set_failure(row, std::move(now));
 }
 
 void ledger_rules::begin_attempt(const ledger::lock_state& row, std::string reason) {
@@ -76,7 +103,7 @@ ledger::lock_state ledger_rules::let_go(ledger::lock_state row, failure why, con
                                         const build_usage& usage) {
   if (row.phase != ledger::phase::queued) {
     rows_.end_attempt(row.key, row.token, {now_ms_, why, cut(reason), usage});
-    if (why == failure::infra) count_death(row, reason);
+    if (is_transient(why) && why != failure::cancelled) count_retry(row, why, reason);
   }
   row.phase = ledger::phase::free;
   row.holder = {};
@@ -84,6 +111,14 @@ ledger::lock_state ledger_rules::let_go(ledger::lock_state row, failure why, con
   row.origin = {};
   save(row);
   return row;
+}
+
+// INV-18
+void ledger_rules::count_retry(ledger::lock_state& row, failure why, const std::string& last) {
+  ++row.retries;
+  if (why == failure::infra) count_death(row, last);
+  if (has_just_failed(row) || row.retries < policy_.attempts_max) return;
+  give_up(row, why, std::to_string(row.retries) + " attempts in a row came to nothing; the last one: " + last, {});
 }
 
 // INV-17
@@ -94,13 +129,13 @@ void ledger_rules::count_death(ledger::lock_state& row, const std::string& last)
     rows_.add_death_node(row.key, row.node);
     nodes.push_back(row.node);
   }
-  if (nodes.size() < policy_.poison_max && row.infra_deaths < policy_.infra_deaths_max) return;
+  if (nodes.size() < policy_.poison_max && row.infra_deaths < policy_.attempts_max) return;
   std::sort(nodes.begin(), nodes.end());
   auto reason = std::to_string(row.infra_deaths) + " attempts ended with their worker or machine, on";
   for (auto& node : nodes)
     reason += " " + node.value;
   if (!last.empty()) reason += "; the last one: " + last;
-  set_failure(row, ledger::failure_record{failure::poisoned, row.token, rows_.last_request_number(), cut(reason), {}});
+  give_up(row, failure::poisoned, reason, {});
 }
 
 // T5
@@ -111,15 +146,16 @@ ledger_rules::answer ledger_rules::on(const ledger::acquire& t) {
   if (!request) return tl::unexpected(request.error());
   auto row = lock(t.key);
   bool mine = row.phase == ledger::phase::queued && row.holder == t.who;
-  bool failed = row.failed && request->number <= row.failed->after;
+  bool failed = row.failed && (request->number <= row.failed->after || (!t.again && is_remembered(*row.failed)));
   if (mine || failed || row.phase != ledger::phase::free) {
     rows_.add_interest(t.key, t.request);
     if (mine) return ledger::granted{row.token};
     return row;
   }
-  if (row.failed) forget_failure(row);
+  if (has_just_failed(row)) begin_anew(row);
   hand_over(row, ledger::phase::queued, t.who, {}, {});
   row.drv = t.drv;
+  row.missing.reset();
   save(row);
   rows_.add_interest(t.key, t.request);
   return ledger::granted{row.token};
@@ -167,15 +203,14 @@ ledger_rules::answer ledger_rules::on(const ledger::reclaim& t) {
   auto row = lock(t.key);
   bool running = row.phase == ledger::phase::building || row.phase == ledger::phase::partial;
   if (running && row.holder == t.who) return ledger::granted{row.token};
-  bool wanted = t.built || (!row.failed && rows_.is_wanted(t.key));
+  bool wanted = t.built || (!has_just_failed(row) && rows_.is_wanted(t.key));
   if (row.phase != ledger::phase::free || !wanted)
     return fail(ec::stale, "cannot reclaim " + t.key.to_string() + ": it is " + describe(row) +
-                               (row.failed ? ", and failed"
-                                : wanted   ? ""
-                                           : ", and nobody wants it"));
+                               (has_just_failed(row) ? ", and failed"
+                                : wanted             ? ""
+                                                     : ", and nobody wants it"));
   hand_over(row, t.built ? ledger::phase::partial : ledger::phase::building, t.who, t.node, {});
   row.drv = t.drv;
-  if (row.failed) set_failure(row, {});
   save(row);
   begin_attempt(row, "reclaimed");
   return ledger::granted{row.token};
@@ -189,9 +224,8 @@ ledger_rules::answer ledger_rules::on(const ledger::fail_attempt& t) {
   auto row = lock_for(t.key, t.token, "fail");
   if (!row) return tl::unexpected(row.error());
   if (!is_held(*row) || row->token != t.token) return ledger::done{};
-  if (!is_transient(t.kind))
-    set_failure(*row,
-                ledger::failure_record{t.kind, t.token, rows_.last_request_number(), cut(t.reason), tail(t.log_tail)});
+  row->missing = t.missing;
+  if (!is_transient(t.kind)) give_up(*row, t.kind, t.reason, t.log_tail);
   let_go(*std::move(row), t.kind, t.reason, t.usage);
   return ledger::done{};
 }
@@ -207,7 +241,8 @@ ledger_rules::answer ledger_rules::on(const ledger::commit& t) {
   if (!current || !running) return stale("commit", *row, t.token); // INV-1
   if (auto valid = require_outputs(outputs); !valid) return tl::unexpected(valid.error());
   rows_.end_attempt(t.key, t.token, {now_ms_, failure::none, {}, t.usage});
-  forget_failure(*row);
+  begin_anew(*row);
+  if (row->failed) set_failure(*row, {});
   row->phase = ledger::phase::realised;
   row->holder = {};
   row->node = {};
@@ -255,7 +290,8 @@ ledger_rules::answer ledger_rules::on(const ledger::substitute& t) {
   if (row.phase != ledger::phase::free)
     return fail(ec::conflict, "cannot substitute " + t.key.to_string() + ": it is " + describe(row));
   if (auto valid = require_outputs(outputs); !valid) return tl::unexpected(valid.error());
-  forget_failure(row);
+  begin_anew(row);
+  if (row.failed) set_failure(row, {});
   row.phase = ledger::phase::realised;
   row.drv = t.drv;
   row.published = false;
@@ -274,11 +310,26 @@ ledger_rules::answer ledger_rules::on(const ledger::retire& t) {
   if (!row.published) return fail(ec::conflict, "cannot retire " + t.key.to_string() + ": it is being published");
   if (rows_.is_wanted(t.key))
     return fail(ec::conflict, "cannot retire " + t.key.to_string() + ": an open request is interested in it");
+  retract(std::move(row));
+  return ledger::done{};
+}
+
+void ledger_rules::retract(ledger::lock_state row) {
   row.phase = ledger::phase::free;
   row.published = false;
   row.outputs.clear();
   save(row);
-  rows_.put_outputs(t.key, {});
+  rows_.put_outputs(row.key, {});
+}
+
+ledger_rules::answer ledger_rules::on(const ledger::forget_failures& t) {
+  for (auto failed = rows_.failed_locks(t.drv, chunk_rows); !failed.empty();
+       failed = rows_.failed_locks(t.drv, chunk_rows))
+    for (auto& row : failed) {
+      begin_anew(row);
+      set_failure(row, {});
+      save(row);
+    }
   return ledger::done{};
 }
 

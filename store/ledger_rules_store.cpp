@@ -6,6 +6,9 @@ namespace coppice::store {
 
 namespace {
 
+/// Rows that are changed at once when a blob is gone.
+constexpr std::size_t chunk_rows = 256;
+
 /// The first life of a blob's name; 0 names none.
 constexpr generation first_generation{1};
 
@@ -62,6 +65,25 @@ ledger_rules::answer ledger_rules::on(const ledger::condemn& t) {
   row.present = false;
   rows_.put_blob(row);
   return ledger::blob_state{row.gen, false};
+}
+
+// T17
+ledger_rules::answer ledger_rules::on(const ledger::gone& t) {
+  auto row = known_blob(rows_, t.blob);
+  if (t.gen > row.gen)
+    return fail(ec::invalid, "the blob " + t.blob.to_string() + " has not come to generation " +
+                                 std::to_string(t.gen.value) + ", but to " + std::to_string(row.gen.value));
+  if (t.gen < row.gen || !row.present) return ledger::done{};
+  ++row.gen.value; // INV-8
+  row.present = false;
+  rows_.put_blob(row);
+  rows_.drop_sources(t.blob);
+  for (auto keys = rows_.realised_by(t.blob, chunk_rows); !keys.empty(); keys = rows_.realised_by(t.blob, chunk_rows))
+    for (auto& key : keys) {
+      rows_.put_outbox(key, false);
+      retract(lock(key));
+    }
+  return ledger::done{};
 }
 
 ledger_rules::answer ledger_rules::on(const ledger::add_source& t) {
@@ -129,6 +151,15 @@ ledger_rules::answer ledger_rules::on(const ledger::read_paths& t) {
   ledger::path_infos found;
   for (auto& path : t.paths)
     if (auto info = rows_.find_path(path)) found.rows.push_back(*std::move(info));
+  return found;
+}
+
+ledger_rules::answer ledger_rules::on(const ledger::read_failures& t) {
+  ledger::failure_rows found;
+  for (auto& row : rows_.failed_locks(t.drv, bounded(t.limit)))
+    found.rows.push_back({row.key, row.drv, row.failed->failure, count_now(*row.failed), row.failed->last_ms,
+                          is_remembered(*row.failed),
+                          row.failed->reason.substr(0, ledger::failure_row_reason_bytes_max)});
   return found;
 }
 

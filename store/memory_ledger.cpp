@@ -55,6 +55,21 @@ public:
   void put_failure(const inhash& key, const std::optional<ledger::failure_record>& failed) override {
     locks_.at(key).failed = failed;
   }
+  std::vector<ledger::lock_state> failed_locks(const std::optional<nix::store_path>& drv, std::size_t limit) override {
+    std::vector<ledger::lock_state> rows;
+    for (auto& [key, row] : locks_)
+      if (row.failed && (!drv || row.drv == *drv)) rows.push_back(row);
+    std::stable_sort(rows.begin(), rows.end(), [](auto& a, auto& b) { return a.failed->last_ms > b.failed->last_ms; });
+    rows.resize(std::min(rows.size(), limit));
+    return rows;
+  }
+  std::vector<inhash> realised_by(const blob_id& blob, std::size_t limit) override {
+    std::vector<inhash> keys;
+    for (auto& [key, row] : locks_)
+      if (keys.size() < limit && std::any_of(row.outputs.begin(), row.outputs.end(), [&](auto& o) { return o.info.blob == blob; }))
+        keys.push_back(key);
+    return keys;
+  }
   std::vector<ledger::lock_state> held_locks(const session_id& session, std::size_t limit) override {
     std::vector<ledger::lock_state> rows;
     auto it = held_.lower_bound({session, inhash{}});
@@ -214,6 +229,13 @@ public:
     named_.insert({info.blob, info.path});
   }
   bool is_source(const nix::store_path& path) override { return sources_.contains(path); }
+  void drop_sources(const blob_id& blob) override {
+    std::erase_if(sources_, [&](auto& source) {
+      if (source.second.blob != blob) return false;
+      named_.erase(named_.find({blob, source.first})); // one of possibly several
+      return true;
+    });
+  }
 
 private:
   /// A multimap's order, with the blob alone as a key to look for.

@@ -44,6 +44,8 @@ ledger::lock_state take_lock(sqlite_query& q) {
   row.drv = q.take<nix::store_path>();
   row.infra_deaths = q.take<std::uint32_t>();
   row.published = q.take<bool>();
+  row.retries = q.take<std::uint32_t>();
+  row.missing = q.take_optional<nix::store_path>();
   if (auto kind = q.take_optional<failure>()) {
     auto& failed = row.failed.emplace();
     failed.failure = *kind;
@@ -51,6 +53,8 @@ ledger::lock_state take_lock(sqlite_query& q) {
     failed.after = q.take<std::uint64_t>();
     failed.reason = q.take<std::string>();
     failed.log_tail = q.take<std::string>();
+    failed.count = q.take<std::uint32_t>();
+    failed.last_ms = q.take<std::int64_t>();
   }
   return row;
 }
@@ -149,9 +153,10 @@ std::vector<T> take_all(sqlite_query&& q) {
   return found;
 }
 
-#define LOCK_ROWS                                                                                                      \
+#define LOCK_COLUMNS                                                                                                   \
   "SELECT i.inhash, i.fence, i.phase, i.session, i.nonce, i.origin, i.node, i.drv, i.infra_deaths, i.published,"       \
-  " f.failure, f.fence, f.after, f.reason, f.log_tail FROM inhash i LEFT JOIN failed f ON f.inhash = i.inhash "
+  " i.retries, i.missing, f.failure, f.fence, f.after, f.reason, f.log_tail, f.count, f.last_ms FROM "
+#define LOCK_ROWS LOCK_COLUMNS "inhash i LEFT JOIN failed f ON f.inhash = i.inhash "
 #define HEAD_COLUMNS "id, client, state, owner, epoch, number"
 #define REQUEST_ROWS "SELECT " HEAD_COLUMNS ", submitted_ms, body, result FROM request "
 #define PATH_COLUMNS "path, nar_hash, nar_size, refs, deriver, ca, blob, blob_size, gen"
@@ -199,10 +204,10 @@ std::optional<ledger::lock_state> sqlite_rows::find_lock(const inhash& key) {
 
 void sqlite_rows::put_lock(const ledger::lock_state& row) {
   sqlite_query{q_,
-               "INSERT INTO inhash (inhash, fence, phase, session, nonce, origin, node, drv, infra_deaths, published)"
-               " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (inhash) DO UPDATE SET fence = ?2,"
-               " phase = ?3, session = ?4, nonce = ?5, origin = ?6, node = ?7, drv = ?8, infra_deaths = ?9,"
-               " published = ?10",
+               "INSERT INTO inhash (inhash, fence, phase, session, nonce, origin, node, drv, infra_deaths, published,"
+               " retries, missing) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (inhash) DO"
+               " UPDATE SET fence = ?2, phase = ?3, session = ?4, nonce = ?5, origin = ?6, node = ?7, drv = ?8,"
+               " infra_deaths = ?9, published = ?10, retries = ?11, missing = ?12",
                row.key,
                row.token,
                row.phase,
@@ -212,7 +217,9 @@ void sqlite_rows::put_lock(const ledger::lock_state& row) {
                row.node,
                row.drv,
                row.infra_deaths,
-               row.published}
+               row.published,
+               row.retries,
+               row.missing}
       .run();
 }
 
@@ -248,17 +255,36 @@ void sqlite_rows::put_outputs(const inhash& key, const std::vector<realised_outp
 void sqlite_rows::put_failure(const inhash& key, const std::optional<ledger::failure_record>& failed) {
   if (failed)
     sqlite_query{q_,
-                 "INSERT OR REPLACE INTO failed (inhash, failure, fence, after, reason, log_tail)"
-                 " VALUES (?, ?, ?, ?, ?, ?)",
+                 "INSERT OR REPLACE INTO failed (inhash, failure, fence, after, reason, log_tail, count, last_ms)"
+                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                  key,
                  failed->failure,
                  failed->token,
                  failed->after,
                  failed->reason,
-                 failed->log_tail}
+                 failed->log_tail,
+                 failed->count,
+                 failed->last_ms}
         .run();
   else
     sqlite_query{q_, "DELETE FROM failed WHERE inhash = ?", key}.run();
+}
+
+std::vector<ledger::lock_state> sqlite_rows::failed_locks(const std::optional<nix::store_path>& drv,
+                                                          std::size_t limit) {
+  sqlite_query q{q_,
+                 LOCK_COLUMNS "failed f CROSS JOIN inhash i ON i.inhash = f.inhash WHERE ?1 IS NULL OR i.drv = ?1"
+                              " ORDER BY f.last_ms DESC, f.inhash LIMIT ?2",
+                 drv, limit};
+  std::vector<ledger::lock_state> rows;
+  while (q.next())
+    rows.push_back(take_lock(q));
+  return rows;
+}
+
+std::vector<inhash> sqlite_rows::realised_by(const blob_id& blob, std::size_t limit) {
+  return take_all<inhash>({q_, "SELECT DISTINCT inhash FROM realisation WHERE blob = ? ORDER BY inhash LIMIT ?", blob,
+                           limit});
 }
 
 std::vector<ledger::lock_state> sqlite_rows::held_locks(const session_id& session, std::size_t limit) {
@@ -490,6 +516,10 @@ void sqlite_rows::put_source(const path_info& info) {
 
 bool sqlite_rows::is_source(const nix::store_path& path) {
   return sqlite_query{q_, "SELECT 1 FROM source WHERE path = ?", path}.next();
+}
+
+void sqlite_rows::drop_sources(const blob_id& blob) {
+  sqlite_query{q_, "DELETE FROM source WHERE blob = ?", blob}.run();
 }
 
 } // namespace coppice::store

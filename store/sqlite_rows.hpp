@@ -24,6 +24,8 @@ public:
   void put_lock(const ledger::lock_state& row) override;
   void put_outputs(const inhash& key, const std::vector<realised_output>& outputs) override;
   void put_failure(const inhash& key, const std::optional<ledger::failure_record>& failed) override;
+  std::vector<ledger::lock_state> failed_locks(const std::optional<nix::store_path>& drv, std::size_t limit) override;
+  std::vector<inhash> realised_by(const blob_id& blob, std::size_t limit) override;
   std::vector<ledger::lock_state> held_locks(const session_id& session, std::size_t limit) override;
   std::vector<node_id> death_nodes(const inhash& key) override;
   void add_death_node(const inhash& key, const node_id& node) override;
@@ -57,6 +59,7 @@ public:
   std::optional<path_info> find_path(const nix::store_path& path) override;
   void put_source(const path_info& info) override;
   bool is_source(const nix::store_path& path) override;
+  void drop_sources(const blob_id& blob) override;
 
 private:
   std::vector<realised_output> outputs_of(const inhash& key);

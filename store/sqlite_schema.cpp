@@ -19,7 +19,7 @@ CREATE TABLE session (
 CREATE TABLE inhash (
   inhash BLOB PRIMARY KEY, fence INTEGER NOT NULL, phase INTEGER NOT NULL, session BLOB, nonce BLOB,
   origin INTEGER NOT NULL, node TEXT NOT NULL, drv TEXT NOT NULL, infra_deaths INTEGER NOT NULL,
-  published INTEGER NOT NULL
+  published INTEGER NOT NULL, retries INTEGER NOT NULL, missing TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX inhash_held ON inhash (session) WHERE phase BETWEEN 1 AND 3;
 CREATE TABLE death (
@@ -27,7 +27,8 @@ CREATE TABLE death (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE failed (
   inhash BLOB PRIMARY KEY REFERENCES inhash, failure INTEGER NOT NULL, fence INTEGER NOT NULL,
-  after INTEGER NOT NULL, reason TEXT NOT NULL, log_tail TEXT NOT NULL
+  after INTEGER NOT NULL, reason TEXT NOT NULL, log_tail TEXT NOT NULL, count INTEGER NOT NULL,
+  last_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE realisation (
   inhash BLOB NOT NULL REFERENCES inhash, output TEXT NOT NULL, path TEXT NOT NULL, nar_hash BLOB NOT NULL,
@@ -70,9 +71,9 @@ CREATE TABLE source (
 CREATE INDEX source_blob ON source (blob);
 
 CREATE VIEW locks AS
-  SELECT lower(hex(i.inhash)) AS inhash, i.fence, p.word AS phase, i.drv, s.node AS holder, i.node, i.infra_deaths,
+  SELECT lower(hex(i.inhash)) AS inhash, i.fence, p.word AS phase, i.drv, s.node AS holder, i.node, i.infra_deaths, i.retries,
          CASE i.phase WHEN 4 THEN i.published END AS published, f.word AS failed, failed.after AS failed_after,
-         failed.reason
+         failed.count AS failures, datetime(failed.last_ms / 1000, 'unixepoch') AS failed_last, failed.reason
     FROM inhash i JOIN word p ON p.kind = 'phase' AND p.number = i.phase
     LEFT JOIN session s ON s.session = i.session
     LEFT JOIN failed ON failed.inhash = i.inhash LEFT JOIN word f ON f.kind = 'failure' AND f.number = failed.failure;

@@ -182,7 +182,7 @@ caf::result<request_summaries> gateway_state::status(const get_requests& q) {
 caf::result<accepted> gateway_state::cancel(const caller& who, const cancel_request& c) {
   rt::reply<accepted> out{self_};
   transact<ledger::request_row>(
-    self_, peers_.ledger, ledger::cancel{c.id, who.role >= role::admin ? std::string{} : who.name},
+    self_, peers_.ledger, ledger::cancel{c.id, who.role >= role::admin ? std::string{} : who.name, c.let_finish},
     [this, out, who](ledger::request_row& row) {
       rt::log::info("GATEWAY", "request cancelled id={} by={} state={}", row.id.to_string(), who.name,
                     to_string(row.state));

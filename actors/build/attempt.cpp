@@ -34,7 +34,7 @@ attempt::effects attempt::order() const {
     case stage::keeping: return {keep{outputs_}};
     case stage::storing: return {store{}};
     case stage::committing: return {commit{token_, outputs_, usage_}};
-    case stage::failing: return {fail{token_, kind_, reason_, log_tail_, usage_}};
+    case stage::failing: return {fail{token_, kind_, reason_, log_tail_, usage_, missing_}};
     case stage::releasing: return {release{token_, kind_, reason_, usage_}};
     case stage::reclaiming: return {reclaim{}};
     case stage::over: return {end{}};
@@ -53,6 +53,14 @@ attempt::effects attempt::on_fetch_failed(const error& e) {
   kind_ = failure::infra;
   reason_ = "cannot fetch the inputs: " + e.what;
   // fails under a token of its own: only so it is recorded and counted, and the retries end (INV-18)
+  return enter(stage::starting);
+}
+
+attempt::effects attempt::on_missing(const nix::store_path& path, const std::string& why) {
+  if (stage_ != stage::fetching) return {};
+  kind_ = failure::inputs_missing;
+  reason_ = "the input " + path.to_string() + " is missing: " + why;
+  missing_ = path;
   return enter(stage::starting);
 }
 
@@ -78,6 +86,12 @@ attempt::effects attempt::on_packed(std::vector<realised_output> outputs) {
   if (stage_ != stage::packing) return {};
   outputs_ = std::move(outputs);
   return enter(stage::keeping);
+}
+
+attempt::effects attempt::on_same(std::vector<realised_output> registered) {
+  if (stage_ != stage::packing) return {};
+  outputs_ = std::move(registered);
+  return enter(stage::committing);
 }
 
 attempt::effects attempt::on_rejected(failure kind, std::string reason) {
@@ -137,6 +151,11 @@ attempt::effects attempt::on_refused(const error& e) {
       reason_ = e.what;
       return enter(stage::failing);
     case ec::upload_again:
+      if (compares_ && stage_ == stage::committing) {
+        kind_ = failure::store_down;
+        reason_ = "what it was to be compared with is gone: " + e.what;
+        return enter(stage::failing);
+      }
       if (stage_ == stage::committing) return enter(stage::storing);
       return lose();
     default: lost_answer_ = true; return {}; // session_over too: SESSION opens it again, or the process ends
@@ -144,6 +163,7 @@ attempt::effects attempt::on_refused(const error& e) {
 }
 
 attempt::effects attempt::lose() {
+  if (compares_) return stage_ == stage::over ? effects{} : finish();
   switch (stage_) {
     case stage::storing:
     case stage::committing: return enter(stage::reclaiming); // the output is in hand: it may still be wanted

@@ -3,6 +3,7 @@
 #include "messages/ledger.hpp"
 #include "messages/pipeline.hpp"
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -59,6 +60,7 @@ public:
     failure kind;
     std::string reason, log_tail;
     build_usage usage;
+    std::optional<nix::store_path> missing;
   };
   struct release {
     fence token;
@@ -79,8 +81,9 @@ public:
     std::variant<fetch, start, run, kill, pack, keep, store, commit, partial, fail, release, reclaim, free_slot, discard, end>;
   using effects = std::vector<effect>;
 
-  /// A fresh assignment under the coordinator's token.
-  explicit attempt(fence coordinators) : token_(coordinators) {}
+  /// A fresh assignment under the coordinator's token. One that only `compares` keeps and stores nothing: it commits
+  /// what is registered, or fails.
+  explicit attempt(fence coordinators, bool compares = false) : token_(coordinators), compares_(compares) {}
   /// Outputs of an earlier process that the journal of kept outputs remembers.
   attempt(fence last, std::vector<realised_output> kept)
     : stage_(stage::reclaiming), token_(last), outputs_(std::move(kept)), slot_freed_(true) {}
@@ -89,10 +92,14 @@ public:
   effects on_fetched();
   /// Tries again at the next on_tick(), fetches_max times in all.
   effects on_fetch_failed(const error& e);
+  /// An input that no store has: another try can only help once it was built again.
+  effects on_missing(const nix::store_path& path, const std::string& why);
   /// An answer to start or reclaim.
   effects on_token(fence mine);
   effects on_exited(const build_exit& e, std::string log_tail);
   effects on_packed(std::vector<realised_output> outputs);
+  /// It compares, and the outputs came out as those that are registered, which are these.
+  effects on_same(std::vector<realised_output> registered);
   /// The outputs break a rule, or cannot be read; or the stage could not be begun.
   effects on_rejected(failure kind, std::string reason);
   effects on_kept();
@@ -124,7 +131,9 @@ private:
   failure kind_ = failure::none;
   std::string reason_, log_tail_;
   build_usage usage_; ///< of the builder, once it ended
+  std::optional<nix::store_path> missing_;
   unsigned fetches_failed_ = 0;
+  bool compares_ = false;
   bool slot_freed_ = false, lost_answer_ = false, told_partial_ = false, killed_ = false, committed_ = false;
 };
 

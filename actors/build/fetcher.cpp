@@ -31,6 +31,24 @@ expected<void> unpack(store::blob_store& blobs, store::local_store& local, const
   });
 }
 
+/// The same, and the error says whose fault it was: `missing` or `corrupt` only if the store has not got these bytes any
+/// more. Then what it still has of them is taken away, so that nobody is offered it (INV-16).
+expected<void> fetch_one(store::blob_store& blobs, store::local_store& local, const path_info& info) {
+  auto key = store::nar_key(info.blob, info.gen);
+  auto done = unpack(blobs, local, info);
+  if (!done && done.error().code == ec::corrupt) done = unpack(blobs, local, info); // it may have been the reading
+  if (done || (done.error().code != ec::missing && done.error().code != ec::corrupt)) return done;
+  auto e = done.error();
+  if (e.code == ec::missing) {
+    auto there = blobs.stat(key);
+    if (!there) return tl::unexpected(there.error());
+    if (*there) return coppice::fail(ec::io, e.what);
+  }
+  for (auto& lost : {store::narinfo_key(info.path), key})
+    if (auto gone = blobs.remove(lost); !gone) return gone;
+  return tl::unexpected(e);
+}
+
 } // namespace
 
 fetcher_state::fetcher_state(rt::self<interface>* self, config c, ledger_actor ledger,
@@ -114,8 +132,7 @@ void fetcher_state::on_infos(std::uint64_t id, const std::vector<nix::store_path
     absent.erase(info.path);
     references.insert(references.end(), info.references.begin(), info.references.end());
   }
-  if (!absent.empty() && !substituter_)
-    return fail(id, {ec::missing, "no store of the farm has " + absent.begin()->to_string()});
+  if (!absent.empty() && !substituter_) return miss(id, *absent.begin(), "no store of the farm has it");
   for (auto& info : infos) download(info, false);
   if (absent.empty()) return look(id, std::move(references));
   std::vector<nix::store_path> rest(absent.begin(), absent.end());
@@ -133,9 +150,10 @@ void fetcher_state::on_upstream(std::uint64_t id, const std::vector<nix::store_p
   if (!orders_.contains(id)) return;
   std::set<nix::store_path> absent(asked.begin(), asked.end());
   for (auto& info : answer.found) absent.erase(info.path);
-  if (!absent.empty())
-    return fail(id, {ec::missing, "no store of the farm and no upstream cache has " + absent.begin()->to_string() +
-                                    (answer.troubles.empty() ? "" : "; " + answer.troubles.front())});
+  if (!absent.empty() && !answer.unknown.empty()) // an error is never a "no": asked again
+    return fail(id, {ec::unavailable, "no store of the farm has " + absent.begin()->to_string() + "; " +
+                                        (answer.troubles.empty() ? "" : answer.troubles.front())});
+  if (!absent.empty()) return miss(id, *absent.begin(), "no store of the farm and no upstream cache has it");
   for (auto& info : answer.found) download(info, true);
 }
 
@@ -154,7 +172,7 @@ void fetcher_state::pump() {
     bool posted = rt::post_and_send(
       upstream ? *config_.upstream_pool : *config_.pool,
       [c = config_, info = info, upstream = upstream] {
-        return upstream ? c.upstream->fetch(info.path, *c.local) : unpack(*c.blobs, *c.local, info);
+        return upstream ? c.upstream->fetch(info.path, *c.local) : fetch_one(*c.blobs, *c.local, info);
       },
       [me, path](expected<void> done) {
         caf::anon_send(me, atom::stored_v, path, done ? caf::error{} : make_error(done.error()));
@@ -167,19 +185,53 @@ void fetcher_state::pump() {
 
 void fetcher_state::on_stored(const nix::store_path& path, const caf::error& e) {
   running_.erase(path);
+  const bool gone = is(e, ec::missing) || is(e, ec::corrupt);
+  const auto from = infos_.at(path);
+  if (gone && !from.upstream) {
+    on_lost(from.info, from_caf(e));
+    return pump();
+  }
   infos_.erase(path);
+  for (auto id : waiting_for(path)) {
+    const auto why = from_caf(e);
+    if (!e)
+      check(id);
+    else if (gone)
+      miss(id, path, why.what);
+    else
+      fail(id, {why.code, "cannot fetch " + path.to_string() + ": " + why.what});
+  }
+  pump();
+}
+
+// The ledger hears of it first: whoever asks again must find that it has to be built again.
+void fetcher_state::on_lost(const path_info& info, const error& why) {
+  rt::log::error("FETCHER", "the store lost path={} blob={} generation={} error={}", info.path.to_string(),
+                 info.blob.to_string(), info.gen.value, to_string(why));
+  transact<ledger::done>(
+    self_, ledger_, ledger::gone{info.blob, info.gen},
+    [this, path = info.path, why](ledger::done&) {
+      infos_.erase(path);
+      for (auto id : waiting_for(path)) miss(id, path, "the store has lost it: " + why.what);
+    },
+    [this, path = info.path](const error& e) {
+      infos_.erase(path);
+      for (auto id : waiting_for(path)) fail(id, e);
+    });
+}
+
+std::vector<std::uint64_t> fetcher_state::waiting_for(const nix::store_path& path) const {
   std::vector<std::uint64_t> waiting;
   for (auto& [id, o] : orders_)
     if (o.absent.contains(path)) waiting.push_back(id);
-  for (auto id : waiting) {
-    if (e) {
-      auto why = from_caf(e);
-      fail(id, {why.code, "cannot fetch " + path.to_string() + ": " + why.what});
-    } else {
-      check(id);
-    }
-  }
-  pump();
+  return waiting;
+}
+
+void fetcher_state::miss(std::uint64_t id, const nix::store_path& path, const std::string& why) {
+  auto found = orders_.find(id);
+  if (found == orders_.end()) return;
+  found->second.out.deliver(fetched{0, {}, path, why});
+  orders_.erase(found);
 }
 
 void fetcher_state::check(std::uint64_t id) {

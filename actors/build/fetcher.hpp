@@ -15,8 +15,8 @@
 namespace coppice::actors {
 
 /// Makes inputs present and pinned in the local store, each once.
-/// Takes: fetch, unpin from WORKERs, SUBSTITUTER. Sends: blocking work to the pool, downloads from upstream to a pool of
-/// their own; reads of paths to LEDGER, what it does not know to SUBSTITUTER. Owns: downloads in
+/// Takes: fetch, unpin from WORKERs. Sends: blocking work to the pool, downloads from upstream to a pool of their own;
+/// reads of paths, and which blobs are gone, to LEDGER; what it does not know to SUBSTITUTER. Owns: downloads in
 /// flight, pins (durable in the local store; those of an earlier process are dropped at birth).
 /// Supervised by: WORK_SUP.
 class fetcher_state {
@@ -54,8 +54,11 @@ private:
   void download(const path_info& info, bool upstream);
   void pump();
   void on_stored(const nix::store_path& path, const caf::error& e);
+  void on_lost(const path_info& info, const error& why);
+  std::vector<std::uint64_t> waiting_for(const nix::store_path& path) const;
   void check(std::uint64_t id);
   void fail(std::uint64_t id, error e);
+  void miss(std::uint64_t id, const nix::store_path& path, const std::string& why);
   void finish(std::uint64_t id);
 
   rt::self<interface>* self_;

@@ -16,7 +16,7 @@ namespace {
 constexpr std::uint64_t input_derivation_bytes_max = std::uint64_t{64} << 20;
 
 attempt begin_attempt(const job& j, const std::optional<store::kept_entry>& kept) {
-  return kept ? attempt{kept->token, kept->outputs} : attempt{j.token};
+  return kept ? attempt{kept->token, kept->outputs} : attempt{j.token, !j.compare.empty()};
 }
 
 rt::child_options one_life() {
@@ -200,7 +200,8 @@ void worker_state::perform(attempt::effects effects) {
           // ignored: it only tells people why the upload takes long; the lock stays ours
         });
     } else if (auto* f = std::get_if<attempt::fail>(&e))
-      settle(atom::fail_v, ledger::fail_attempt{job_.key, f->token, f->kind, f->reason, f->log_tail, f->usage});
+      settle(atom::fail_v,
+             ledger::fail_attempt{job_.key, f->token, f->kind, f->reason, f->log_tail, f->usage, f->missing});
     else if (auto* r = std::get_if<attempt::release>(&e)) {
       rt::log::warn("WORKER", "attempt given up drv={} token={} class={} reason={}", job_.drv.to_string(), r->token.value,
                     coppice::to_string(r->why), r->reason);
@@ -242,6 +243,7 @@ void worker_state::fetch() {
   self_->call(peers_.fetcher, atom::fetch_v, *job_.inputs)
     .then(
       [this](fetched& f) {
+        if (f.missing) return perform(attempt_.on_missing(*f.missing, f.why));
         inputs_ = std::move(f);
         perform(attempt_.on_fetched());
       },
@@ -258,7 +260,7 @@ void worker_state::start(fence token) {
 
 void worker_state::run() {
   // content is what a fixed output is about: one that is here, perhaps as the wrong one of another, is not made again
-  if (drv_.is_fixed_output() && config_.local->query(*drv_.outputs.begin()->second.path))
+  if (job_.compare.empty() && drv_.is_fixed_output() && config_.local->query(*drv_.outputs.begin()->second.path))
     return perform(attempt_.on_exited({}, {}));
   struct made {
     std::shared_ptr<build_dir> dir;
@@ -355,7 +357,9 @@ std::filesystem::path worker_state::log_file() const {
 }
 
 std::vector<std::string> worker_state::log_keys() const {
-  return {store::attempt_log_key(job_.key, attempt_.token()), store::log_key(job_.drv)};
+  auto own = store::attempt_log_key(job_.key, attempt_.token());
+  if (!job_.compare.empty()) return {own}; // the derivation's log stays that of what is registered
+  return {own, store::log_key(job_.drv)};
 }
 
 // The log is in the store before anybody is told how the attempt ended.
@@ -457,6 +461,9 @@ caf::result<ledger::done> worker_state::on_packed(packed_outputs& p) {
       keep_mismatch(p, fault->reason);
     else
       reject(fault->kind, fault->reason);
+  } else if (!job_.compare.empty()) {
+    out.fail(ec::invalid, "this attempt only compares");
+    compare(p.outputs);
   } else {
     uploader_ = out;
     perform(attempt_.on_packed(std::move(p.outputs)));
@@ -491,6 +498,19 @@ void worker_state::drop_damaged() {
            });
 }
 
+void worker_state::compare(const std::vector<realised_output>& outputs) {
+  std::string differences;
+  for (auto& known : job_.compare) {
+    auto made = std::find_if(outputs.begin(), outputs.end(), [&](auto& o) { return o.name == known.name; });
+    if (made != outputs.end() && made->info.nar_hash == known.info.nar_hash) continue;
+    differences += "\n  " + known.info.path.to_string() + " is registered with NAR hash sha256:" +
+                   known.info.nar_hash.to_string() + ", and was built again with " +
+                   (made == outputs.end() ? "none" : "sha256:" + made->info.nar_hash.to_string());
+  }
+  if (differences.empty()) return perform(attempt_.on_same(job_.compare));
+  reject(failure::not_deterministic, job_.drv.to_string() + " may not be deterministic:" + differences);
+}
+
 void worker_state::keep(const std::vector<realised_output>& outputs) {
   auto made = trees();
   if (!made) return reject(made.error().kind, made.error().reason);
@@ -517,7 +537,8 @@ void worker_state::reject(failure kind, std::string reason) {
 void worker_state::discard(bool committed) {
   self_->send(peers_.fetcher, atom::unpin_v, std::exchange(inputs_.pin, 0));
   auto work = [dir = std::exchange(dir_, nullptr), staging = std::exchange(staging_, {}), kept = config_.kept, local = config_.local,
-               key = job_.key, outputs = committed ? std::vector<realised_output>{} : attempt_.outputs()]() -> expected<void> {
+               key = job_.key,
+               outputs = committed || !job_.compare.empty() ? std::vector<realised_output>{} : attempt_.outputs()]() -> expected<void> {
     expected<void> result;
     auto note = [&](expected<void> done) {
       if (!done && result) result = done;

@@ -95,6 +95,7 @@ private:
   tl::expected<std::map<std::string, std::filesystem::path>, build_fault> trees() const;
   void keep_mismatch(const packed_outputs& p, const std::string& reason);
   void drop_damaged();
+  void compare(const std::vector<realised_output>& outputs);
   void keep(const std::vector<realised_output>& outputs);
   void discard(bool committed);
   void scrap();

@@ -55,6 +55,21 @@ observatory_state::interface::behavior_type observatory_state::make_behavior() {
         [out](const error& e) { out.deliver(make_error(e)); });
       return out;
     },
+    [this](atom::failures_atom, const caller&, ledger::read_failures& read) -> caf::result<ledger::failure_rows> {
+      rt::reply<ledger::failure_rows> out{self_};
+      transact<ledger::failure_rows>(
+        self_, ledger_, std::move(read), [out](ledger::failure_rows& x) { out.deliver(std::move(x)); },
+        [out](const error& e) { out.deliver(make_error(e)); });
+      return out;
+    },
+    [this](atom::forget_atom, const caller& who, ledger::forget_failures& what) -> caf::result<ledger::done> {
+      rt::log::info("OBSERVATORY", "failures forgotten drv={} key={}", what.drv ? what.drv->to_string() : "all", who.name);
+      rt::reply<ledger::done> out{self_};
+      transact<ledger::done>(
+        self_, ledger_, std::move(what), [out](ledger::done&) { out.deliver(ledger::done{}); },
+        [out](const error& e) { out.deliver(make_error(e)); });
+      return out;
+    },
   };
 }
 

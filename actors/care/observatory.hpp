@@ -10,8 +10,8 @@
 namespace coppice::actors {
 
 /// Knows the status of every actor and what every build is doing; restarts nobody.
-/// Takes: progress from WORKERs, follow from GRAPHs, tree, kill, attempts, locks, durations from clients. Sends: progress to
-/// GRAPHs that follow, reads to LEDGER. Owns: who follows what (soft).
+/// Takes: progress from WORKERs, follow from GRAPHs, tree, kill, attempts, locks, durations, failures, forget from
+/// clients. Sends: progress to GRAPHs that follow, reads and forget_failures to LEDGER. Owns: who follows what (soft).
 /// Supervised by: ROOT.
 class observatory_state {
 public:

@@ -18,7 +18,7 @@ lock_manager_state::interface::behavior_type lock_manager_state::make_behavior()
     [this](atom::acquire_atom, acquire_lock& a, const watcher& w) {
       watch(a.key, w);
       return with_session<answer>([a = std::move(a)](session_id s) {
-        return ledger::acquire{a.key, a.drv, a.request, a.epoch, {s, a.nonce}};
+        return ledger::acquire{a.key, a.drv, a.request, a.epoch, {s, a.nonce}, a.again};
       });
     },
     [this](atom::watch_atom, const std::vector<inhash>& keys, const watcher& w) -> caf::result<lock_states> {

@@ -19,6 +19,9 @@ allocator_state::interface::behavior_type allocator_state::make_behavior() {
       perform(out);
       return ledger::done{};
     },
+    [this](atom::place_atom, const lend& l) {
+      for (auto& key : l.keys) placement_.lend(key, l.priority);
+    },
     [this](atom::withdraw_atom, const withdraw& w) {
       placement_.remove(w.key, w.token);
       graphs_.erase(w.key);

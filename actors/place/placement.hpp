@@ -41,6 +41,8 @@ public:
 
   /// A job to be placed; repeated words change nothing, a higher priority is taken over. False if jobs_max wait.
   bool add(const coppice::job& j, time_point now, effects& out);
+  /// Somebody else wants this job, too, with this priority; nothing if it does not wait here.
+  void lend(const inhash& key, std::int32_t priority);
   /// No longer wanted under this token (or an older one).
   void remove(const inhash& key, fence token);
   /// What a machine can take now; replaces what it said before. It answers an assignment before it offers again, so

@@ -27,6 +27,13 @@ nonce graph_nonce(const request_id& id, epoch e) {
   return n;
 }
 
+inhash check_key(const inhash& key, const request_id& id) {
+  auto digest = nix::hash_of(nix::hash_algo::sha256, "check:" + key.to_string() + ":" + id.to_string()).bytes();
+  inhash check;
+  std::copy(digest.begin(), digest.end(), check.bytes.begin());
+  return check;
+}
+
 graph_state::graph_state(rt::self<interface>* self, config c, peers p, ledger::request_row request, coppice::epoch epoch)
   : self_(self), config_(std::move(c)), peers_(std::move(p)), request_(std::move(request)), epoch_(epoch),
     nonce_(graph_nonce(request_.id, epoch)),
@@ -68,6 +75,9 @@ graph_state::interface::behavior_type graph_state::make_behavior() {
     [this](atom::output_atom) {
       waking_ = false;
       answer_polls();
+    },
+    [this](atom::retry_atom, const inhash& key, fence token) {
+      if (plan_) perform(plan_->on_retry(key, token));
     },
     [this](atom::ended_atom) { self_->quit(); },
   };
@@ -113,14 +123,50 @@ void graph_state::load(const std::string& key) {
 void graph_state::begin(std::shared_ptr<const closure_graph> g) {
   if (result_) return; // cancelled meanwhile
   closure_ = std::move(g);
-  plan_.emplace(closure_->nodes(), closure_->roots(),
-                plan::options{request_.body.keep_going, request_.number});
+  if (request_.body.rebuild)
+    look_at_roots();
+  else
+    plan_it(closure_->nodes());
+}
+
+void graph_state::look_at_roots() {
+  ledger::read_locks read;
+  for (auto root : closure_->roots()) read.keys.push_back(closure_->nodes()[root].key);
+  transact<ledger::lock_states>(
+    self_, peers_.ledger, std::move(read), [this](ledger::lock_states& rows) { compare_roots(rows.rows); },
+    [this](const error& e) { load_again_later(e); });
+}
+
+// What is there stays as it is: the builds that are compared with it have locks of their own (INV-1, INV-4).
+void graph_state::compare_roots(const std::vector<ledger::lock_state>& rows) {
+  if (result_ || plan_) return;
+  auto nodes = closure_->nodes();
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].phase != ledger::phase::realised) continue;
+    auto root = closure_->roots()[i];
+    nodes[root].key = check_key(rows[i].key, request_.id);
+    compare_[root] = rows[i].outputs;
+  }
+  plan_it(std::move(nodes));
+}
+
+void graph_state::plan_it(std::vector<plan_node> nodes) {
+  plan_.emplace(std::move(nodes), closure_->roots(),
+                plan::options{request_.body.keep_going, request_.number, config_.retry_first, config_.retry_max});
   for (auto& node : plan_->nodes()) lanes_.resize(std::max<std::size_t>(lanes_.size(), node.lane + 1));
   rt::log::info("GRAPH", "request planned id={} derivations={}", request_.id.to_string(), closure_->nodes().size());
   perform(plan_->start());
 }
 
+void graph_state::on_rows(const std::vector<ledger::lock_state>& rows) {
+  perform(plan_->on_rows(rows));
+  for (auto& row : rows)
+    if (row.phase == ledger::phase::free && row.missing && !plan_->nodes_of(row.key).empty())
+      perform(plan_->on_vanished(row.key, closure_->producer(*row.missing)));
+}
+
 void graph_state::perform(plan::effects effects) {
+  lend lent{{}, request_.body.priority};
   for (auto& e : effects) {
     if (auto* x = std::get_if<plan::ask>(&e))
       ask(std::move(x->keys));
@@ -134,11 +180,16 @@ void graph_state::perform(plan::effects effects) {
       release(r->node, r->token);
     else if (auto* s = std::get_if<plan::substitute>(&e))
       substitute(s->node);
+    else if (auto* l = std::get_if<plan::retry_later>(&e))
+      self_->later(l->delay, atom::retry_v, l->key, l->token);
+    else if (auto* w = std::get_if<plan::lend>(&e))
+      lent.keys.push_back(w->key);
     else if (auto* t = std::get_if<plan::tell>(&e))
       tell(std::move(t->event));
     else if (auto* o = std::get_if<plan::over>(&e))
       finish(make_result(o->state));
   }
+  if (!lent.keys.empty()) self_->send(peers_.allocator, atom::place_v, std::move(lent));
   pump_acquires();
   auto& c = plan_->counts();
   self_->doing("request " + request_.id.to_string().substr(0, 8) + ": " + std::to_string(c.built + c.reused) + " of " +
@@ -199,7 +250,9 @@ void graph_state::acquire(std::uint32_t node, lane& in) {
     --acquiring_;
     --in.acquiring;
   };
-  self_->call(peers_.locks, atom::acquire_v, acquire_lock{n.key, n.drv, request_.id, epoch_, nonce_}, me())
+  auto& roots = plan_->roots();
+  bool again = request_.body.rebuild && std::find(roots.begin(), roots.end(), node) != roots.end();
+  self_->call(peers_.locks, atom::acquire_v, acquire_lock{n.key, n.drv, request_.id, epoch_, nonce_, again}, me())
     .then(
       [this, key = n.key, answered](ledger::answer& a) {
         answered();
@@ -221,6 +274,8 @@ void graph_state::acquire(std::uint32_t node, lane& in) {
 
 void graph_state::place(std::uint32_t node, fence token) {
   auto j = closure_->make_job(node);
+  j.key = plan_->node(node).key;
+  if (auto found = compare_.find(node); found != compare_.end()) j.compare = found->second;
   j.token = token;
   j.priority = request_.body.priority;
   j.critical_path = plan_->critical_path(node);

@@ -17,12 +17,17 @@ namespace coppice::actors {
 /// As whom the GRAPH of this request asks for locks: one of the same epoch that was restarted is the same asker.
 nonce graph_nonce(const request_id& id, epoch e);
 
+/// Under which inhash a derivation that is realised is built again for this request, to compare (reliability.md 4.12).
+inhash check_key(const inhash& key, const request_id& id);
+
 /// What a GRAPH tells itself besides what others tell it.
 using graph_self_actor = graph_actor::extend<
   // INTERNAL: the closure was read, or not
   caf::reacts_to<atom::done_atom, std::shared_ptr<const closure_graph>>, caf::reacts_to<atom::failed_atom, caf::error>,
   // INTERNAL: answer the polls that have something to hear, or have waited long enough
   caf::reacts_to<atom::output_atom>,
+  // INTERNAL: a delay before another try is over
+  caf::reacts_to<atom::retry_atom, inhash, fence>,
   // INTERNAL: nobody polls any more
   caf::reacts_to<atom::ended_atom>>;
 
@@ -54,6 +59,8 @@ public:
     std::size_t queued_max = 2'048; ///< locks held without a worker, for each lane; further nodes wait here, unlocked
     std::size_t keys_per_read = 4'096;                ///< inhashes in one read of the ledger
     bool fail_unplaceable = true; ///< a solo node: no other machine will ever come
+    std::chrono::milliseconds retry_first{1'000}; ///< see plan::options
+    std::chrono::milliseconds retry_max{60'000};
   };
 
   graph_state(rt::self<interface>* self, config c, peers p, ledger::request_row request, coppice::epoch epoch);
@@ -75,6 +82,10 @@ private:
   void load(const std::string& key);
   void load_again_later(const error& e);
   void begin(std::shared_ptr<const closure_graph> g);
+  void look_at_roots();
+  void plan_it(std::vector<plan_node> nodes);
+  void compare_roots(const std::vector<ledger::lock_state>& rows);
+  void on_rows(const std::vector<ledger::lock_state>& rows);
   void perform(plan::effects effects);
   void ask(std::vector<inhash> keys);
   void check_sources(std::vector<std::uint32_t> wanted);
@@ -110,6 +121,7 @@ private:
   coppice::nonce nonce_;
   std::shared_ptr<const closure_graph> closure_;
   std::optional<plan> plan_;
+  std::map<std::uint32_t, std::vector<realised_output>> compare_; ///< nodes built again, and what is registered of them
 
   bool loading_ = false;
   std::optional<std::vector<std::uint32_t>> unchecked_; ///< nodes whose sources are being looked up

@@ -18,7 +18,7 @@ void graph_state::hear(std::vector<ledger::lock_state> rows) {
     std::erase_if(rows, [&](auto& row) { return is_sought_upstream(row, fresh); });
     if (!fresh.empty()) ask_upstream(fresh);
   }
-  if (!rows.empty()) perform(plan_->on_rows(rows));
+  if (!rows.empty()) on_rows(rows);
 }
 
 /// Whether the row is held back; `fresh` gets its key if nobody has asked yet.
@@ -80,7 +80,7 @@ void graph_state::on_upstream(const std::vector<inhash>& keys, const upstream_pa
       nowhere.push_back(std::move(held.mapped()));
     }
   }
-  if (!nowhere.empty()) perform(plan_->on_rows(nowhere));
+  if (!nowhere.empty()) on_rows(nowhere);
 }
 
 void graph_state::substitute(std::uint32_t node) {

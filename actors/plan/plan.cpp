@@ -1,8 +1,18 @@
 #include "actors/plan/plan.hpp"
 
+#include <fmt/chrono.h>
+
 #include <algorithm>
 
 namespace coppice::actors {
+
+namespace {
+
+std::string utc(std::int64_t wall_ms) {
+  return fmt::format("{:%Y-%m-%d %H:%M:%S} UTC", fmt::gmtime(static_cast<std::time_t>(wall_ms / 1000)));
+}
+
+} // namespace
 
 using ledger::lock_state;
 using ledger::phase;
@@ -61,6 +71,7 @@ plan::effects plan::on_rows(const std::vector<lock_state>& rows) {
       switch (steps_[i].at) {
         case life::asked: on_existence(i, row, asks, out); break;
         case life::waiting:
+        case life::delayed:
         case life::queued:
         case life::building: on_awaited(i, row, out); break;
         case life::wanted:
@@ -127,8 +138,16 @@ bool plan::is_asked(const inhash& key) const {
 }
 
 plan::effects plan::on_held(const lock_state& row) {
-  for (auto i : nodes_of(row.key))
+  effects out;
+  for (auto i : nodes_of(row.key)) {
     if (steps_[i].at == life::acquiring) move(i, life::waiting);
+    if (over_ || steps_[i].at != life::waiting || row.phase != phase::free || !row.failed) continue;
+    fail_step(i, failed_as(i, *row.failed), out);
+  }
+  if (!out.empty()) {
+    check_over(out);
+    return out;
+  }
   return on_rows({row});
 }
 
@@ -152,6 +171,14 @@ plan::effects plan::on_acquire_failed(const inhash& key) {
   for (auto i : nodes_of(key))
     if (steps_[i].at == life::acquiring) move(i, life::ready);
   return {};
+}
+
+plan::effects plan::on_retry(const inhash& key, fence token) {
+  effects out;
+  if (over_) return out;
+  for (auto i : nodes_of(key))
+    if (steps_[i].at == life::delayed && steps_[i].token == token) get_ready(i, out);
+  return out;
 }
 
 plan::effects plan::on_unplaceable(const inhash& key, const std::string& why) {
@@ -230,6 +257,7 @@ plan::effects plan::repeat() {
   for (std::uint32_t i = 0; i < nodes_.size() && !over_; ++i) {
     if (steps_[i].at == life::ready) get_ready(i, out);
     if (steps_[i].at == life::queued) out.emplace_back(place{i, steps_[i].token});
+    if (steps_[i].at == life::waiting) out.emplace_back(lend{nodes_[i].key});
   }
   return out;
 }
@@ -240,7 +268,8 @@ std::vector<inhash> plan::awaited() const {
   for (auto& [key, j] : jobs_)
     if (std::any_of(j.nodes.begin(), j.nodes.end(), [&](auto i) {
           auto at = steps_[i].at;
-          return at == life::asked || at == life::waiting || at == life::queued || at == life::building;
+          return at == life::asked || at == life::waiting || at == life::delayed || at == life::queued ||
+                 at == life::building;
         }))
       keys.push_back(key);
   return keys;
@@ -261,6 +290,7 @@ step_state plan::state(std::uint32_t i) const {
     case life::asked:
     case life::wanted: return step_state::planned;
     case life::ready:
+    case life::delayed:
     case life::acquiring:
     case life::waiting:
     case life::queued: return step_state::queued;
@@ -274,7 +304,13 @@ step_state plan::state(std::uint32_t i) const {
 
 void plan::on_existence(std::uint32_t i, const lock_state& row, std::vector<inhash>& asks, effects& out) {
   --asking_;
-  if (row.phase != phase::realised) return want(i, asks);
+  if (row.phase != phase::realised) {
+    if (row.phase == phase::free && row.retries > 0) {
+      steps_[i].retries = row.retries;
+      steps_[i].token = row.token;
+    }
+    return want(i, asks);
+  }
   ++counts_.total;
   if (row.published) return finish_step(i, out);
   steps_[i].was_wanted = true; // it only has to be published: none of its inputs matters
@@ -310,17 +346,21 @@ void plan::on_awaited(std::uint32_t i, const lock_state& row, effects& out) {
   }
   if (s.upstream) return; // nobody has to build it
   if (row.failed && row.failed->after >= options_.request_number)
-    return fail_step(i, {nodes_[i].drv, row.key, row.failed->token, row.failed->failure, row.failed->reason,
-                         row.failed->log_tail}, out);
+    return fail_step(i, failed_as(i, *row.failed), out);
   switch (row.phase) {
     case phase::free:
+      if (s.at == life::delayed && s.token == row.token) break;
       s.told_building = false;
+      s.token = row.token;
+      s.retries = row.retries;
       move(i, life::ready);
-      // after a death not at once, or a full disk uses up every try within a second (INV-17): see repeat()
-      if (begun_ && row.infra_deaths == 0) get_ready(i, out);
+      if (begun_) get_ready(i, out);
       break;
     case phase::queued:
-      if (s.at != life::queued || row.token != s.token) move(i, life::waiting);
+      if (row.token == s.token && (s.at == life::queued || s.at == life::waiting)) break;
+      s.token = row.token;
+      move(i, life::waiting);
+      out.emplace_back(lend{row.key});
       break;
     case phase::building:
     case phase::partial: {
@@ -344,9 +384,32 @@ void plan::get_ready(std::uint32_t i, effects& out) {
   move(i, life::ready);
   if (!nodes_[i].refused.empty())
     return fail_step(i, {nodes_[i].drv, nodes_[i].key, {}, failure::unsupported, nodes_[i].refused, {}}, out);
+  if (steps_[i].retries > 0) return delay(i, out);
   if (busy(jobs_.at(nodes_[i].key))) return move(i, life::waiting);
   move(i, life::acquiring);
   out.emplace_back(acquire{i});
+}
+
+// INV-18: not at once, or a full disk uses up every try within a second
+void plan::delay(std::uint32_t i, effects& out) {
+  auto& s = steps_[i];
+  auto wait = options_.retry_first;
+  for (auto n = std::exchange(s.retries, 0); n > 1 && wait < options_.retry_max; --n) wait *= 2;
+  wait = std::min(wait, options_.retry_max);
+  move(i, life::delayed);
+  out.emplace_back(retry_later{nodes_[i].key, s.token, wait});
+  auto e = event_of(i);
+  e.text = fmt::format("its last try came to nothing; tried again in {} s", std::max<std::int64_t>(1, wait.count() / 1000));
+  out.emplace_back(tell{std::move(e)});
+}
+
+/// A failure that happened before the request was submitted answers it because it happened too often.
+failed_step plan::failed_as(std::uint32_t i, const ledger::failure_record& failed) const {
+  failed_step why{nodes_[i].drv, nodes_[i].key, failed.token, failed.failure, failed.reason, failed.log_tail};
+  if (failed.after < options_.request_number)
+    why.reason += fmt::format("; failed {} times, last at {}; `coppice-admin forget-failure {}` or --rebuild to try again",
+                               failed.count, utc(failed.last_ms), why.drv.to_string());
+  return why;
 }
 
 bool plan::busy(const job& j) const {
@@ -454,6 +517,7 @@ std::uint64_t* plan::count_of(life l, bool built_here) {
     case life::asked: return nullptr;
     case life::wanted: return &counts_.planned;
     case life::ready:
+    case life::delayed:
     case life::acquiring:
     case life::waiting:
     case life::queued: return &counts_.queued;

@@ -3,6 +3,7 @@
 #include "messages/client.hpp"
 #include "messages/ledger.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -31,7 +32,8 @@ struct plan_root {
 /// and may come late (INV-10).
 ///
 /// A node's life: unknown → asked → reused, or wanted → (inputs done) ready → acquiring → queued → building → built,
-/// or failed, or not_attempted. Nodes with one inhash share one job.
+/// or failed, or not_attempted. After a try that came to nothing it is delayed before it is ready again. Nodes with one
+/// inhash share one job.
 class plan {
 public:
   /// Are these inhashes realised? Answer by on_rows().
@@ -60,6 +62,16 @@ public:
   struct substitute {
     std::uint32_t node;
   };
+  /// Call on_retry() with these in `delay`.
+  struct retry_later {
+    inhash key;
+    fence token;
+    std::chrono::milliseconds delay;
+  };
+  /// Another graph's job is wanted here, too: with this request's priority.
+  struct lend {
+    inhash key;
+  };
   /// Something to tell the client; `seq` is filled in by whoever keeps the events.
   struct tell {
     step_event event;
@@ -68,12 +80,15 @@ public:
   struct over {
     request_state state;
   };
-  using effect = std::variant<ask, discovered, acquire, place, release, substitute, tell, over>;
+  using effect = std::variant<ask, discovered, acquire, place, release, substitute, retry_later, lend, tell, over>;
   using effects = std::vector<effect>;
 
   struct options {
     bool keep_going = false;
     std::uint64_t request_number = 0; ///< older failures than this request do not count against it
+    /// After a try that came to nothing; doubled with each further one, up to retry_max.
+    std::chrono::milliseconds retry_first{1'000};
+    std::chrono::milliseconds retry_max{60'000};
   };
 
   /// `nodes` form no cycle (store::unpack_closure has seen to that).
@@ -90,12 +105,14 @@ public:
   effects on_upstream(const inhash& key, const std::vector<realised_output>& outputs);
   /// A root could not be made ours: whether it exists is asked anew.
   effects on_not_substituted(const inhash& key);
-  /// T5 was not granted: the row says why.
+  /// T5 was not granted: the row says why. A free one has failed, after the request was submitted or too often before.
   effects on_held(const ledger::lock_state& row);
   /// T5 was granted.
   effects on_granted(const inhash& key, fence token);
   /// T5 was not answered; it will be asked again by the next repeat().
   effects on_acquire_failed(const inhash& key);
+  /// The delay of retry_later is over.
+  effects on_retry(const inhash& key, fence token);
   /// No machine can ever take it; `why` says so.
   effects on_unplaceable(const inhash& key, const std::string& why);
   /// The request ended elsewhere (cancelled, say): lets go of what is held.
@@ -138,6 +155,7 @@ private:
     asked,         ///< existence is being asked
     wanted,        ///< not there: must be built, waits for inputs
     ready,         ///< every input is there
+    delayed,       ///< the same, but the last try came to nothing, and the next one has to wait
     acquiring,     ///< T5 is on its way
     waiting,       ///< somebody else holds the lock, or it is realised and not yet published
     queued,        ///< ours, looks for a worker
@@ -149,6 +167,7 @@ private:
   struct step {
     life at = life::unknown;
     std::uint32_t waits = 0; ///< inputs not done
+    std::uint32_t retries = 0; ///< tries that came to nothing, and for which no delay was begun yet
     bool was_wanted = false;
     bool is_root = false;
     bool upstream = false; ///< nobody builds it: it is fetched from an upstream cache
@@ -170,7 +189,9 @@ private:
   void wait_for(std::uint32_t user, std::uint32_t producer);
   void get_ready(std::uint32_t i, effects& out);
   void finish_step(std::uint32_t i, effects& out);
+  void delay(std::uint32_t i, effects& out);
   void fail_step(std::uint32_t i, failed_step why, effects& out);
+  failed_step failed_as(std::uint32_t i, const ledger::failure_record& failed) const;
   void abandon_dependants(std::uint32_t i, effects& out);
   void move(std::uint32_t i, life to);
   template <class Each>

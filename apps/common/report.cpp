@@ -132,6 +132,16 @@ json attempt_json(const ledger::attempt_row& attempt) {
           {"log_bytes", attempt.usage.log_bytes}};
 }
 
+json failure_json(const ledger::failure_row& failure) {
+  return {{"inhash", failure.key.to_string()},
+          {"drv", failure.drv.to_string()},
+          {"class", to_string(failure.failure)},
+          {"count", failure.count},
+          {"last", failure.last_ms > 0 ? json(seconds(failure.last_ms)) : json()},
+          {"remembered", failure.remembered},
+          {"reason", failure.reason}};
+}
+
 json lock_json(const ledger::lock_state& lock) {
   return {{"inhash", lock.key.to_string()},   {"drv", lock.drv.to_string()},
           {"token", lock.token.value},        {"phase", ledger::to_string(lock.phase)},

@@ -30,6 +30,7 @@ nlohmann::json result_json(const request_result& result);
 nlohmann::json summary_json(const request_summary& summary);
 nlohmann::json progress_json(const request_progress& progress);
 nlohmann::json attempt_json(const ledger::attempt_row& attempt);
+nlohmann::json failure_json(const ledger::failure_row& failure);
 nlohmann::json lock_json(const ledger::lock_state& lock);
 
 /// "success", the class of the failure, or "running".

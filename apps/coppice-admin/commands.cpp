@@ -104,6 +104,39 @@ expected<void> locks_command(farm& f, bool json) {
   return {};
 }
 
+expected<void> failures_command(farm& f, std::size_t count, bool json) {
+  ledger::read_failures query;
+  query.limit = static_cast<std::uint32_t>(std::min(count, page_rows_max));
+  auto failures = f.ask<ledger::failure_rows>("observatory", "failures", query);
+  if (!failures) return tl::unexpected(failures.error());
+  std::vector<std::vector<std::string>> rows{{"LAST", "CLASS", "COUNT", "REMEMBERED", "DERIVATION", "REASON"}};
+  for (const auto& row : failures->rows) {
+    if (json) std::cout << json_text(failure_json(row)) << '\n';
+    rows.push_back({row.last_ms > 0 ? utc_text(row.last_ms) : "", std::string(to_string(row.failure)),
+                    std::to_string(row.count), row.remembered ? "yes" : "", short_name(row.drv),
+                    cleaned(row.reason.substr(0, row.reason.find('\n')))});
+  }
+  if (!json) print_table(rows);
+  std::cout.flush();
+  return {};
+}
+
+expected<void> forget_failure_command(farm& f, const std::string& what, bool json) {
+  ledger::forget_failures forget;
+  if (what != "all") {
+    auto root = parse_root(what);
+    if (!root) return tl::unexpected(root.error());
+    forget.drv = root->drv;
+  }
+  auto done = f.ask<ledger::done>("observatory", "forget", forget);
+  if (!done) return fail(done.error().code, fmt::format("cannot forget the failures of {}: {}", what, done.error().what));
+  if (json)
+    std::cout << json_text({{"forgotten", what}}) << std::endl;
+  else
+    std::cout << fmt::format("forgotten: {}", what) << std::endl;
+  return {};
+}
+
 expected<void> kill_command(farm& f, const kill_actor& what, bool json) {
   auto done = f.ask<ledger::done>("observatory", "kill", what);
   if (!done) return fail(done.error().code, fmt::format("cannot kill {}: {}", what.path, done.error().what));

@@ -21,6 +21,12 @@ expected<void> attempts_command(farm& f, const attempts_options& options, bool j
 
 expected<void> locks_command(farm& f, bool json);
 
+/// What failed and is not there; newest first, at most `count`.
+expected<void> failures_command(farm& f, std::size_t count, bool json);
+
+/// `what` is a derivation, or "all".
+expected<void> forget_failure_command(farm& f, const std::string& what, bool json);
+
 expected<void> kill_command(farm& f, const kill_actor& what, bool json);
 
 struct keygen_options {

@@ -11,6 +11,8 @@ using namespace coppice::app;
 struct command_line {
   farm_options farm;
   attempts_options attempts;
+  std::size_t failures = 100;
+  std::string forget;
   kill_actor kill;
   keygen_options keygen;
   bool watch = false;
@@ -45,6 +47,16 @@ int run(int argc, char** argv) {
   attempts->add_option("--drv", line.attempts.drv, "only attempts of this derivation")->type_name("DRV");
   auto* locks =
       add_command(app, line, "locks", "list the locks that are held", "Example:\n  coppice-admin locks --json");
+  auto* failures = add_command(app, line, "failures", "list what failed and is not there, newest first",
+                               "Examples:\n  coppice-admin failures\n  coppice-admin failures -n 1000 --json");
+  failures->add_option("-n", line.failures, "how many, at most 1000")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  auto* forget = add_command(app, line, "forget-failure", "let the next request try again what failed too often",
+                             "Examples:\n  coppice-admin forget-failure /nix/store/0a1b…-hello.drv\n"
+                             "  coppice-admin forget-failure all");
+  forget->add_option("DRV", line.forget, "the derivation, or all")->required()->type_name("");
   auto* kill = add_command(app, line, "kill", "end an actor, to rehearse: its supervisor starts it again",
                            "Examples:\n  coppice-admin kill /coord/gateway\n  coppice-admin kill /lock/ledger --crash");
   kill->add_option("PATH", line.kill.path, "the actor, as 'tree --json' names it")->required()->type_name("");
@@ -78,6 +90,8 @@ int run(int argc, char** argv) {
     if (tree->parsed()) return tree_command(*found, line.watch, json);
     if (attempts->parsed()) return attempts_command(*found, line.attempts, json);
     if (locks->parsed()) return locks_command(*found, json);
+    if (failures->parsed()) return failures_command(*found, line.failures, json);
+    if (forget->parsed()) return forget_failure_command(*found, line.forget, json);
     return kill_command(*found, line.kill, json);
   };
   auto done = command();

@@ -168,14 +168,14 @@ expected<int> status_command(client& c, const request_id& id, bool json) {
   return exit_built;
 }
 
-expected<int> cancel_command(client& c, const request_id& id, bool json) {
+expected<int> cancel_command(client& c, const cancel_request& what, bool json) {
   if (auto connected = c.connect(); !connected) return tl::unexpected(connected.error());
-  auto done = c.ask<accepted>("gateway", "cancel", cancel_request{id});
+  auto done = c.ask<accepted>("gateway", "cancel", what);
   if (!done) return tl::unexpected(done.error());
   if (json)
-    std::cout << json_text({{"id", id.to_string()}, {"state", to_string(done->state)}}) << '\n';
+    std::cout << json_text({{"id", what.id.to_string()}, {"state", to_string(done->state)}}) << '\n';
   else
-    std::cout << fmt::format("request {}: {}\n", id.to_string(), to_string(done->state));
+    std::cout << fmt::format("request {}: {}\n", what.id.to_string(), to_string(done->state));
   return exit_built;
 }
 

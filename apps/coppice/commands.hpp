@@ -17,7 +17,7 @@ expected<int> watch_command(client& c, const request_id& id, bool json);
 /// `id` empty: all that are open and the newest others.
 expected<int> status_command(client& c, const request_id& id, bool json);
 
-expected<int> cancel_command(client& c, const request_id& id, bool json);
+expected<int> cancel_command(client& c, const cancel_request& what, bool json);
 
 struct log_options {
   std::string what; ///< a derivation, or "<inhash>-<fence>"

@@ -18,6 +18,7 @@ struct command_line {
   build_options build;
   log_options log;
   std::string id;
+  bool let_finish = false;
   bool quiet = false;
 };
 
@@ -53,8 +54,13 @@ void add_build_options(CLI::App& command, command_line& line) {
       .add_option("--eval-store", o.eval_store_dir,
                   "directory that holds derivations and sources; default: where FILE lies")
       ->type_name("DIR");
-  command.add_option("--priority", o.priority, "higher goes first [0]")->type_name("N");
-  command.add_flag("--keep-going,-k", o.keep_going, "a failure ends only what depends on it");
+  command.add_option("--priority", o.priority, "higher goes first, with all it needs [0]")->type_name("N");
+  command.add_flag("--keep-going,-k", o.keep_going,
+                   "a failure ends only what depends on it; without, nothing new is started after it, and what runs is "
+                   "finished and kept");
+  command.add_flag("--rebuild", o.rebuild,
+                   "build FILE again although it is there, and fail if it comes out different; tries again what failed "
+                   "too often");
   command
       .add_option_function<std::string>(
           "--on-disconnect",
@@ -85,7 +91,7 @@ CLI::App* add_build(CLI::App& app, command_line& line) {
                             "  coppice build default.nix -A all            # what nix-build would do, on the farm\n"
                             "  coppice build release.nix --argstr system x86_64-linux --keep-going\n"
                             "  coppice build drvs/0a1b…-hello.drv --json   # no Nix needed; inputs lie beside it\n"
-                            "Ctrl-C cancels the request (see --on-disconnect). Prints the built store paths.\n{}",
+                            "Ctrl-C cancels the request and kills its builds (see --on-disconnect, and cancel --let-finish). Prints the built store paths.\n{}",
                             exit_codes));
   return build;
 }
@@ -153,7 +159,9 @@ int run(int argc, char** argv) {
                  "Example:\n  coppice watch 5f2c…\nCtrl-C leaves; the request goes on. " + std::string(exit_codes));
   const auto* wait = add_id_command(app, line, "wait", "wait silently until a request is over",
                                     "Example:\n  coppice wait 5f2c… && deploy\n" + std::string(exit_codes));
-  const auto* cancel = add_id_command(app, line, "cancel", "cancel a request", "Example:\n  coppice cancel 5f2c…");
+  auto* cancel = add_id_command(app, line, "cancel", "cancel a request: kill its builds that nobody else wants",
+                                "Examples:\n  coppice cancel 5f2c…\n  coppice cancel --let-finish 5f2c…");
+  cancel->add_flag("--let-finish", line.let_finish, "start nothing new; what runs is finished and kept");
   const auto* log = add_log(app, line);
   app.footer(fmt::format("Examples:\n  coppice build default.nix -A all\n  coppice status\n  coppice build --help\n{}",
                          exit_codes));
@@ -166,7 +174,7 @@ int run(int argc, char** argv) {
   if (log->parsed()) return c.run([&] { return log_command(c, line.log, json); });
   return with_id(c, line, [&](const request_id& id) {
     if (status->parsed()) return status_command(c, id, json);
-    if (cancel->parsed()) return cancel_command(c, id, json);
+    if (cancel->parsed()) return cancel_command(c, {id, line.let_finish}, json);
     return watch_command(c, id, json);
   });
 }

@@ -116,7 +116,7 @@ expected<request_body> submit(client& c, const build_options& options, const req
   if (!bytes) return tl::unexpected(bytes.error());
 
   request_body body{located->roots, store::closure_id(*bytes), options.priority, options.keep_going,
-                    options.when_client_leaves.value_or(on_disconnect::proceed)};
+                    options.when_client_leaves.value_or(on_disconnect::proceed), options.rebuild};
   if (auto connected = c.connect(); !connected) return tl::unexpected(connected.error());
   for (int i = 1;; ++i) {
     c.doing("asking what the farm lacks");

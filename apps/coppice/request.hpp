@@ -15,6 +15,7 @@ struct build_options {
   std::filesystem::path eval_store_dir; ///< empty: where the .drv file lies
   std::int32_t priority = 0;
   bool keep_going = false;
+  bool rebuild = false;
   std::optional<on_disconnect> when_client_leaves;
   bool detach = false;
   bool no_link = false, no_fetch = false;

@@ -181,7 +181,9 @@ expected<void> node::impl::start_actors() {
   parts.state_dir = state->path();
   parts.me = {{state->node_name()}, rt::random_id<session_id>(), state->born()};
   parts.version = COPPICE_VERSION;
-  parts.open_ledger = [file = state->path() / "ledger.sqlite"] { return store::open_sqlite_ledger(file); };
+  auto& failures = settings.failures;
+  store::ledger_policy policy{failures.poison_max, failures.attempts_max, failures.threshold, failures.decay};
+  parts.open_ledger = [file = state->path() / "ledger.sqlite", policy] { return store::open_sqlite_ledger(file, policy); };
   parts.blobs = blobs.get();
   parts.local = local.get();
   parts.kept = &*kept;
@@ -204,7 +206,7 @@ expected<void> node::impl::start_actors() {
   tree.emplace(std::move(*declared));
 
   exposed->expose("gateway", tree->gateway, {{"missing", role::submitter}, {"submit", role::submitter}, {"cancel", role::submitter}});
-  exposed->expose("observatory", tree->observatory, {{"kill", role::admin}});
+  exposed->expose("observatory", tree->observatory, {{"kill", role::admin}, {"forget", role::admin}});
   rt::bridge_options o;
   o.listen = settings.listen;
   o.keys = state->node_key();

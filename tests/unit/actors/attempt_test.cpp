@@ -127,6 +127,41 @@ TEST_CASE("a failed build is told with its reason and log, and ends") {
   CHECK_FALSE(l.one<attempt::discard>().committed);
 }
 
+TEST_CASE("an input that no store has is told at once, under a token of the attempt's own") {
+  life l;
+  l.to(stage::fetching);
+  auto libc = *nix::store_path::from_base_name("00000000000000000000000000000000-libc");
+  CHECK(l(l.a.on_missing(libc, "it was lost")).said() == words{"start"});
+  CHECK(l(l.a.on_token({8})).said() == words{"fail"});
+  auto f = l.one<attempt::fail>();
+  CHECK(f.kind == failure::inputs_missing);
+  CHECK(f.missing == libc);
+  CHECK(f.reason.find("it was lost") != std::string::npos);
+  CHECK(l(l.a.on_settled()).said() == the_end);
+}
+
+TEST_CASE("an attempt that only compares keeps and stores nothing, and commits what is registered") {
+  life l;
+  l.a = attempt{fence{7}, true};
+  l.to(stage::packing);
+  CHECK(l(l.a.on_same(outputs(3))).said() == words{"commit"});
+  CHECK(l.one<attempt::commit>().outputs == outputs(3));
+  SECTION("taken") { CHECK(l(l.a.on_settled()).said() == the_end); }
+  SECTION("its token is old: nothing is reclaimed") { CHECK(l(l.a.on_refused(stale())).said() == the_end); }
+  SECTION("what is registered is gone meanwhile: nothing is uploaded in its place") {
+    CHECK(l(l.a.on_refused({ec::upload_again, "gone"})).said() == words{"fail"});
+    CHECK(is_transient(l.one<attempt::fail>().kind));
+  }
+}
+
+TEST_CASE("an attempt that compares and came out different fails") {
+  life l;
+  l.a = attempt{fence{7}, true};
+  l.to(stage::packing);
+  CHECK(l(l.a.on_rejected(failure::not_deterministic, "differs")).said() == words{"fail"});
+  CHECK(l(l.a.on_settled()).said() == the_end);
+}
+
 TEST_CASE("a stage whose answer was lost says its order again at the next tick, once") {
   auto at = GENERATE(stage::starting, stage::committing, stage::failing, stage::releasing, stage::reclaiming);
   CAPTURE(attempt::to_string(at));

@@ -390,6 +390,18 @@ TEST_CASE("a job that waits becomes unplaceable when a machine says it lost the 
   CHECK(b.told.size() == 1);
 }
 
+TEST_CASE("a job is lent the priority of whoever else wants it, and keeps it when it is placed again") {
+  bench b;
+  b.add(job_of("old", 1, 0));
+  b.add(job_of("shared", 1, -5));
+  b.p.lend(key_of("shared"), 7);
+  b.p.lend(key_of("old"), -9); // less than it has
+  b.p.lend(key_of("nowhere"), 7);
+  b.add(job_of("shared", 1, -5));
+  b.offers(offer_of("oak", 2));
+  CHECK(b.jobs() == names{"shared", "old"});
+}
+
 TEST_CASE("beyond jobs_max a new job is refused, a known one is not") {
   placement::options o;
   o.jobs_max = 2;

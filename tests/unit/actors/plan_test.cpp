@@ -71,6 +71,8 @@ struct farm {
   plan p;
   std::map<inhash, lock_state> rows;
   std::vector<std::string> acquired, placed, released, substituted;
+  std::vector<plan::retry_later> delays;
+  std::vector<inhash> lent;
   std::set<std::string> upstream; ///< names that an upstream cache has
   std::map<std::string, step_event> told;
   std::optional<request_state> over;
@@ -119,7 +121,7 @@ struct farm {
       } else if (auto* q = std::get_if<plan::acquire>(&e)) {
         acquired.push_back(name(q->node));
         auto& r = rows[g.nodes[q->node].key];
-        if (r.phase == phase::free && !(r.failed && r.failed->after >= number)) {
+        if (r.phase == phase::free && !(r.failed && (r.failed->after >= number || r.failed->count >= 3))) {
           r.phase = phase::queued;
           r.token = {++tokens};
           run(p.on_granted(r.key, r.token));
@@ -133,6 +135,10 @@ struct farm {
         if (auto& r = rows[g.nodes[l->node].key]; r.phase == phase::queued) r.phase = phase::free;
       } else if (auto* s = std::get_if<plan::substitute>(&e)) {
         substituted.push_back(name(s->node));
+      } else if (auto* d = std::get_if<plan::retry_later>(&e)) {
+        delays.push_back(*d);
+      } else if (auto* shared = std::get_if<plan::lend>(&e)) {
+        lent.push_back(shared->key);
       } else if (auto* t = std::get_if<plan::tell>(&e)) {
         auto n = std::string(t->event.drv.name());
         told[n.substr(0, n.size() - 4)] = t->event;
@@ -344,16 +350,76 @@ TEST_CASE("a worker that died gives the step back, and it is placed again") {
   CHECK(f.over == request_state::succeeded);
 }
 
-TEST_CASE("after a death the step is tried again, but not at once") {
+TEST_CASE("after a try that came to nothing the step is tried again, each time later, up to a bound") {
   farm f("app");
   f.start();
-  f.building("app");
-  f.row("app").phase = phase::free;
-  f.row("app").infra_deaths = 1;
-  f.run(f.p.on_rows({f.row("app")}));
+  std::vector<std::int64_t> waits;
+  for (std::uint32_t n = 1; n <= 9; ++n) {
+    f.building("app");
+    f.row("app").phase = phase::free;
+    f.row("app").retries = n;
+    f.run(f.p.on_rows({f.row("app")}));
+    f.run(f.p.on_rows({f.row("app")})); // told again
+    f.run(f.p.repeat());
+    REQUIRE(f.delays.size() == n);
+    CHECK(f.placed.size() == n);
+    CHECK(f.told.at("app").state == step_state::queued);
+    waits.push_back(f.delays.back().delay.count());
+    f.run(f.p.on_retry(key_of("app"), {f.delays.back().token.value - 1})); // of an earlier one
+    CHECK(f.placed.size() == n);
+    f.run(f.p.on_retry(key_of("app"), f.delays.back().token));
+    CHECK(f.placed.size() == n + 1);
+  }
+  CHECK(waits == std::vector<std::int64_t>{1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000, 60000});
+  f.built("app");
+  CHECK(f.over == request_state::succeeded);
+}
+
+TEST_CASE("a graph that begins anew waits before it tries what came to nothing before") {
+  farm f("app <- lib");
+  f.there("lib");
+  f.row("app").retries = 2;
+  f.start();
+  CHECK(f.acquired.empty());
+  REQUIRE(f.delays.size() == 1);
+  CHECK(f.delays[0].delay == std::chrono::seconds(2));
+  f.run(f.p.on_retry(key_of("app"), f.delays[0].token));
   CHECK(f.placed == names{"app"});
+}
+
+TEST_CASE("what another graph builds while this one waits out a delay is taken") {
+  farm f("app");
+  f.row("app").retries = 1;
+  f.start();
+  f.built("app");
+  CHECK(f.over == request_state::succeeded);
+  CHECK(f.placed.empty());
+}
+
+TEST_CASE("a failure that happened too often answers the request, and says how often and what helps") {
+  farm f("top <- app, other; app; other", true);
+  f.row("app").failed = ledger::failure_record{failure::timed_out, {1}, 2, "too long", "the end", 3, 1'000'000'000'000};
+  f.start();
+  CHECK(f.state("app") == step_state::failed);
+  auto& told = f.told.at("app");
+  CHECK(told.failure == failure::timed_out);
+  CHECK(told.log_tail == "the end");
+  CHECK(told.text.find("too long; failed 3 times, last at 2001-09-09 01:46:40 UTC") == 0);
+  CHECK(told.text.find("coppice-admin forget-failure /nix/store/") != std::string::npos);
+  CHECK(f.told.at("top").failure == failure::dependency_failed);
+  f.built("other");
+  CHECK(f.over == request_state::failed);
+}
+
+TEST_CASE("what another graph holds is lent this request's priority, again and again") {
+  farm f("app");
+  f.row("app").phase = phase::queued;
+  f.row("app").token = {3};
+  f.start();
+  auto once = f.lent.size();
+  CHECK(once > 0);
   f.run(f.p.repeat());
-  CHECK(f.placed == names{"app", "app"});
+  CHECK(f.lent.size() > once);
 }
 
 TEST_CASE("what vanished is built again before what lacked it is tried again") {

@@ -129,7 +129,7 @@ struct all_kinds {
 TEST_CASE("a submit_request has these bytes") {
   auto golden = bytes("82"                                       // submit_request: 2 fields
                       "01 c410 11111111111111111111111111111111" // id: 16 bytes
-                      "02 85"                                    // body: 5 fields
+                      "02 86"                                    // body: 6 fields
                       "01 91 82"                                 // roots: 1 root of 2 fields
                       "01 d926 303132333435363738396162636466"   // drv: base name, 38 characters
                       "6768696a6b6c6d6e70717273767778797a2d612e647276"
@@ -137,7 +137,8 @@ TEST_CASE("a submit_request has these bytes") {
                       "02 c420 2222222222222222222222222222222222222222222222222222222222222222" // closure
                       "03 fb"                                                                    // priority: -5
                       "04 c3"                                                                    // keep_going: true
-                      "05 00"); // when_client_leaves: proceed
+                      "05 00"                                                                    // when_client_leaves: proceed
+                      "06 c2");                                                                  // rebuild: false
   CHECK(hex(wire::encode(a_submit())) == hex(golden));
   CHECK(wire::decode<submit_request>(golden) == a_submit());
 }

@@ -204,3 +204,34 @@ TEST_CASE("a source is known once its blob is there, and keeps its contents", "[
   REQUIRE(f.refused(ledger::add_source{info("source", 2)}) == ec::conflict);
   REQUIRE(f.ask<ledger::path_infos>(ledger::read_paths{{path("source")}}).rows == std::vector{info("source", 1)});
 }
+
+TEST_CASE("T17: what the store lost is retired with all that lay in it, wanted or not, and must be put again", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  f.realise(1);
+  auto token = f.build(2);
+  f.put_blob(2);
+  f.done(ledger::commit{key(2), token, {{"lib", info("step2-lib", 1)}, {"out", info("step2", 2)}}}); // not published
+  f.done(ledger::add_source{info("source", 1)});
+  f.realise(3);
+  f.done(ledger::gone{blob(1), {1}});
+  for (unsigned k : {1u, 2u}) {
+    REQUIRE(f.lock(k).phase == ledger::phase::free);
+    REQUIRE(f.lock(k).outputs.empty());
+    REQUIRE_FALSE(f.lock(k).published);
+  }
+  REQUIRE(f.lock(3).phase == ledger::phase::realised);
+  REQUIRE(f.ask<ledger::lock_states>(ledger::outbox{}).rows.empty());
+  REQUIRE(f.ask<ledger::path_infos>(ledger::read_paths{{path("step1"), path("step2"), path("step2-lib"), path("source")}})
+            .rows.empty());
+  REQUIRE(f.stat(1) == ledger::blob_state{{2}, false});
+  REQUIRE(f.refused(ledger::register_blob{blob(1), {1}, 100}) == ec::upload_again); // a late upload
+  REQUIRE(f.refused(f.committing(1, f.build(1))) == ec::upload_again);
+  auto again = f.committing(1, f.lock(1).token);
+  again.outputs[0].info.gen = {2};
+  f.put_blob(1);
+  f.done(again);
+  f.publish(1);
+  f.done(ledger::gone{blob(1), {1}}); // late: it was the former life that was lost
+  REQUIRE(f.lock(1).phase == ledger::phase::realised);
+  REQUIRE(f.refused(ledger::gone{blob(1), {3}}) == ec::invalid);
+}

@@ -198,13 +198,182 @@ TEST_CASE("T12: a permanent failure answers older requests, and a later one trie
   for (unsigned r : {0u, 1u}) {
     auto row = f.refused_lock(1, r);
     REQUIRE(row.phase == phase::free);
-    REQUIRE(row.failed == ledger::failure_record{failure::build_failed, token, 2, "exit 1", "boom"});
+    REQUIRE(row.failed == ledger::failure_record{failure::build_failed, token, 2, "exit 1", "boom", 1, f.now_ms});
   }
   f.submit(2);
   f.adopt(2);
   REQUIRE(f.acquire(1, 2) > token);
-  REQUIRE_FALSE(f.lock(1).failed);
   REQUIRE(f.attempts(1).at(0).result == failure::build_failed);
+  f.commit(1, f.start(1, f.lock(1).token));
+  REQUIRE_FALSE(f.lock(1).failed);
+}
+
+namespace {
+
+/// A new request fails at it; its failure is told to that request.
+void fail_once(farm& f, unsigned r, failure kind = failure::build_failed) {
+  f.submit(r);
+  f.adopt(r);
+  f.done(ledger::fail_attempt{key(1), f.build(1, r), kind, "exit 1", "boom"});
+  REQUIRE(f.refused_lock(1, r).failed->failure == kind);
+}
+
+const store::ledger_policy twice_in_a_minute{3, 5, 2, std::chrono::minutes{1}};
+
+} // namespace
+
+TEST_CASE("what failed as often as the threshold answers later requests, too, until that fades", "[ledger]") {
+  farm f{EVERY_LEDGER, twice_in_a_minute};
+  fail_once(f, 1);
+  f.now_ms += 1000;
+  fail_once(f, 2); // once was not enough
+  f.submit(3);
+  f.adopt(3);
+  auto row = f.refused_lock(1, 3);
+  REQUIRE(row.phase == phase::free);
+  REQUIRE(row.failed->count == 2);
+  REQUIRE(row.failed->after == 3);
+  REQUIRE(row.failed->log_tail == "boom");
+  f.now_ms += 59'999;
+  f.refused_lock(1, 3);
+  f.now_ms += 1;
+  f.acquire(1, 3); // one has faded
+  f.done(ledger::fail_attempt{key(1), f.start(1, f.lock(1).token), failure::timed_out, "too long", ""});
+  REQUIRE(f.lock(1).failed->count == 2);
+  f.now_ms += 600'000;
+  fail_once(f, 4);
+  REQUIRE(f.lock(1).failed->count == 1);
+}
+
+TEST_CASE("a wall clock that goes back lets no failure fade", "[ledger]") {
+  farm f{EVERY_LEDGER, twice_in_a_minute};
+  fail_once(f, 1);
+  fail_once(f, 2);
+  f.now_ms -= 500'000;
+  f.submit(3);
+  f.adopt(3);
+  f.refused_lock(1, 3);
+}
+
+TEST_CASE("a request that insists tries again, however often it failed, and others are still answered", "[ledger]") {
+  farm f{EVERY_LEDGER, twice_in_a_minute};
+  fail_once(f, 1);
+  fail_once(f, 2);
+  for (unsigned r : {3u, 4u}) {
+    f.submit(r);
+    f.adopt(r);
+  }
+  f.refused_lock(1, 4);
+  auto insisting = f.acquiring(1, 3);
+  insisting.again = true;
+  auto token = f.ask<ledger::granted>(insisting).token;
+  f.done(ledger::fail_attempt{key(1), f.start(1, token), failure::build_failed, "exit 1", ""});
+  REQUIRE(f.ask<ledger::lock_state>(insisting).failed->count == 3); // its own failure answers it
+}
+
+TEST_CASE("a threshold of 0 remembers nothing, and a decay of 0 forgets nothing", "[ledger]") {
+  auto policy = twice_in_a_minute;
+  SECTION("never remembered") {
+    policy.failures_threshold = 0;
+    farm f{EVERY_LEDGER, policy};
+    for (unsigned r = 1; r < 6; ++r)
+      fail_once(f, r);
+  }
+  SECTION("never forgotten") {
+    policy.failures_decay = {};
+    farm f{EVERY_LEDGER, policy};
+    fail_once(f, 1);
+    f.now_ms += 1'000'000'000'000;
+    fail_once(f, 2);
+    f.now_ms += 1'000'000'000'000;
+    f.submit(3);
+    f.adopt(3);
+    f.refused_lock(1, 3);
+  }
+}
+
+TEST_CASE("what passes and what was cancelled is not remembered", "[ledger]") {
+  auto policy = twice_in_a_minute;
+  policy.attempts_max = 1;
+  farm f{EVERY_LEDGER, policy};
+  for (unsigned r = 1; r < 5; ++r)
+    fail_once(f, r, failure::store_down);
+  REQUIRE(f.lock(1).failed->count == 0);
+  f.submit(5);
+  f.adopt(5);
+  f.build(1, 5);
+  f.ask<ledger::request_row>(ledger::cancel{request(5), "alice"});
+  REQUIRE(f.lock(1).failed->count == 0);
+  REQUIRE(f.lock(1).retries == 0);
+}
+
+TEST_CASE("a success forgets all failures before it", "[ledger]") {
+  farm f{EVERY_LEDGER, twice_in_a_minute};
+  fail_once(f, 1);
+  f.submit(2);
+  f.adopt(2);
+  f.realise(1, 2);
+  REQUIRE_FALSE(f.lock(1).failed);
+  REQUIRE(f.ask<ledger::failure_rows>(ledger::read_failures{}).rows.empty());
+}
+
+TEST_CASE("failures are listed, and forgotten by derivation or all together", "[ledger]") {
+  farm f{EVERY_LEDGER, twice_in_a_minute};
+  fail_once(f, 1);
+  fail_once(f, 2);
+  f.now_ms += 10;
+  f.done(ledger::fail_attempt{key(2), f.build(2), failure::silent, std::string(1000, 'x'), ""});
+  auto listed = [&](ledger::read_failures q) { return f.ask<ledger::failure_rows>(q).rows; };
+  auto rows = listed({});
+  REQUIRE(rows.size() == 2);
+  REQUIRE(rows[0].drv == drv(2));
+  REQUIRE(rows[0].reason.size() == ledger::failure_row_reason_bytes_max);
+  REQUIRE_FALSE(rows[0].remembered);
+  REQUIRE(rows[1] == ledger::failure_row{key(1), drv(1), failure::build_failed, 2, f.now_ms - 10, true, "exit 1"});
+  REQUIRE(listed({{}, 1}).size() == 1);
+  REQUIRE(listed({drv(1)}).size() == 1);
+  f.done(ledger::forget_failures{drv(1)});
+  REQUIRE(listed({}).size() == 1);
+  f.submit(3);
+  f.adopt(3);
+  f.acquire(1, 3);
+  f.done(ledger::forget_failures{});
+  REQUIRE(listed({}).empty());
+}
+
+TEST_CASE("T12: what passes by itself is tried again, and at attempts_max fails for those who wait", "[ledger]") {
+  farm f{EVERY_LEDGER, store::ledger_policy{3, 3}};
+  for (unsigned n = 1; n <= 3; ++n) {
+    REQUIRE_FALSE(f.lock(1).failed);
+    f.done(ledger::fail_attempt{key(1), f.build(1), failure::inputs_missing, "no libc", "", path("libc")});
+    REQUIRE(f.lock(1).retries == n);
+    REQUIRE(f.lock(1).missing == path("libc"));
+  }
+  auto row = f.refused_lock(1);
+  REQUIRE(row.failed->failure == failure::inputs_missing);
+  REQUIRE(row.failed->reason.ends_with("no libc"));
+  f.submit(1);
+  f.adopt(1);
+  f.acquire(1, 1);
+  REQUIRE(f.lock(1).retries == 0);
+  REQUIRE_FALSE(f.lock(1).missing);
+}
+
+TEST_CASE("T12: a success in between ends the row of attempts that came to nothing", "[ledger]") {
+  farm f{EVERY_LEDGER, store::ledger_policy{3, 3}};
+  f.done(ledger::fail_attempt{key(1), f.build(1), failure::store_down, "", ""});
+  f.realise(1);
+  REQUIRE(f.lock(1).retries == 0);
+}
+
+TEST_CASE("an earlier failure does not give a later request endless attempts", "[ledger]") {
+  farm f{EVERY_LEDGER, store::ledger_policy{3, 3}};
+  fail_once(f, 1);
+  f.submit(2);
+  f.adopt(2);
+  for (int n = 0; n < 3; ++n)
+    f.done(ledger::release{key(1), f.build(1, 2), failure::infra, "crashed"});
+  REQUIRE(f.refused_lock(1, 2).failed->failure == failure::poisoned);
 }
 
 TEST_CASE("T12: a transient failure is nobody's fault", "[ledger]") {

@@ -62,7 +62,7 @@ private:
     auto row = read<ledger::lock_states>(rows, ledger::read_locks{{key(k)}}).rows.at(0);
     auto b = blob(4 * k + below(2));
     auto failing = static_cast<failure>(1 + below(static_cast<unsigned>(failure::last_)));
-    switch (below(28)) {
+    switch (below(30)) {
     case 0: return ledger::open_session{node(below(nodes)), {1 + below(2)}, some_session()};
     case 1: return below(3) ? any_transaction{ledger::keep_alive{some_session()}} : ledger::expire{some_session()};
     case 2: {
@@ -76,7 +76,7 @@ private:
     case 5:
     case 6:
     case 7:
-    case 8: return ledger::acquire{key(k), drv(k), r, current(rows, r), some_holder()};
+    case 8: return ledger::acquire{key(k), drv(k), r, current(rows, r), some_holder(), below(4) == 0};
     case 9:
     case 10:
     case 11:
@@ -92,7 +92,8 @@ private:
     case 18:
     case 19:
     case 20: return ledger::commit{key(k), token(row), outputs(rows, k)};
-    case 21: return ledger::fail_attempt{key(k), token(row), failing, "failed", "log"};
+    case 21:
+      return ledger::fail_attempt{key(k), token(row), failing, "failed", "log", often() ? std::nullopt : std::optional{drv(k)}};
     case 22:
     case 23: return ledger::published{key(k), often() ? row.outputs : outputs(rows, k)};
     case 24: {
@@ -101,8 +102,12 @@ private:
       f.result.reason = std::to_string(below(1000));
       return f;
     }
-    case 25: return below(3) ? any_transaction{ledger::retire{key(k)}} : ledger::cancel{r, below(2) ? "alice" : "bob"};
+    case 25: return below(3) ? any_transaction{ledger::retire{key(k)}} : ledger::cancel{r, below(2) ? "alice" : "bob", below(2) == 0};
     case 26: return ledger::condemn{b, {1 + below(3)}};
+    case 27: return ledger::gone{b, {1 + below(3)}};
+    case 28:
+      if (below(2)) return ledger::read_failures{often() ? std::nullopt : std::optional{drv(k)}, 10};
+      return ledger::forget_failures{often() ? std::optional{drv(k)} : std::nullopt};
     default:
       if (below(2)) return ledger::substitute{key(k), drv(k), outputs(rows, k)};
       return ledger::add_source{info("source" + std::to_string(below(2)), 4 * k + below(2), {1 + below(2)})};
@@ -116,7 +121,7 @@ private:
 /// Everything that can be read.
 std::vector<expected<ledger::any_answer>> all_rows(ledger_backend& rows) {
   std::vector<any_transaction> reads{ledger::held_locks{}, ledger::outbox{100}, ledger::read_requests{{}, 100},
-                                     ledger::read_attempts{{}, {}, 0, 10'000}};
+                                     ledger::read_attempts{{}, {}, 0, 10'000}, ledger::read_failures{}};
   ledger::read_locks locks;
   ledger::read_paths paths;
   for (unsigned k = 0; k < keys; ++k) {
@@ -264,7 +269,9 @@ TEST_CASE("no adversary breaks the ledger's invariants", "[ledger]") {
     for (auto& row : std::get<ledger::request_rows>(*rows.at(2)).rows)
       w.see(row);
   }
-  for (std::size_t kind = 0; kind <= any_transaction{ledger::add_source{}}.index(); ++kind) {
+  std::vector<std::size_t> changing{any_transaction{ledger::gone{}}.index(), any_transaction{ledger::forget_failures{}}.index()};
+  for (std::size_t kind = 0; kind <= any_transaction{ledger::add_source{}}.index(); ++kind) changing.push_back(kind);
+  for (auto kind : changing) {
     INFO("transactions of kind " << kind << " that succeeded");
     REQUIRE(successes[kind] > 0);
   }

@@ -4,6 +4,22 @@ using namespace coppice;
 using namespace coppice::test;
 using ledger::phase;
 
+TEST_CASE("T15: a cancel that lets finish frees what was not started, and leaves what runs alone", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  f.acquire(1);
+  auto running = f.build(2);
+  auto built = f.build(3);
+  f.done(ledger::partial{key(3), built});
+  f.ask<ledger::request_row>(ledger::cancel{request(0), "alice", true});
+  REQUIRE(f.row(0).state == request_state::cancelled);
+  REQUIRE(f.lock(1).phase == ledger::phase::free);
+  REQUIRE(f.lock(2).phase == ledger::phase::building);
+  f.commit(2, running);
+  f.commit(3, built);
+  REQUIRE(f.lock(2).phase == ledger::phase::realised);
+  REQUIRE(f.lock(3).phase == ledger::phase::realised);
+}
+
 TEST_CASE("T1: a node that starts again loses the locks of its former life", "[ledger]") {
   farm f{EVERY_LEDGER};
   auto token = f.build(1);
