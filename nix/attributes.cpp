@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 namespace coppice::nix {
 
 expected<attributes> attributes::of(const derivation& drv) {

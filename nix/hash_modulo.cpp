@@ -214,10 +214,11 @@ expected<std::map<std::string, store_path>> output_paths(const derivation& drv, 
   if (masked.deferred) return paths;
   for (const auto& [name, output] : drv.outputs) {
     const auto path_name = output_path_name(drv.name, name);
-    auto path = drv.is_fixed_output() ? output.content_hash().and_then([&](const nix::hash& content) {
-      return fixed_output_path(path_name, output.method(), content, {}, false, store_dir);
-    })
-                                      : make_store_path("output:" + name, masked.digest, path_name, store_dir);
+    auto path = drv.is_fixed_output()
+                    ? output.content_hash().and_then([&, method = output.method()](const nix::hash& content) {
+                        return fixed_output_path(path_name, method, content, {}, false, store_dir);
+                      })
+                    : make_store_path("output:" + name, masked.digest, path_name, store_dir);
     if (!path) return tl::unexpected<error>(std::move(path.error()));
     paths.emplace(name, std::move(*path));
   }

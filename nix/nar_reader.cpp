@@ -154,7 +154,10 @@ expected<void> nar_reader::pass_contents(std::string_view& chunk) {
 expected<void> nar_reader::skip_padding(std::string_view& chunk) {
   const auto count = std::min(padding_left_, chunk.size());
   const auto padding = chunk.substr(0, count);
-  if (padding.find_first_not_of('\0') != padding.npos) return bad("padding that is not zero");
+  if (const auto at = padding.find_first_not_of('\0'); at != padding.npos) {
+    item_at_ += at;
+    return bad("padding that is not zero");
+  }
   chunk.remove_prefix(count);
   padding_left_ -= count;
   if (padding_left_ == 0) state_ = state::node_close;

@@ -23,6 +23,40 @@ tl::unexpected<error> wrong_at(const std::string& file, unsigned line, std::stri
   return fail(ec::invalid, fmt::format("{}:{}: {}{}{}", file, line, key, key.empty() ? "" : ": ", what));
 }
 
+/// The line of the first byte that is no ASCII and stands in no string or comment, where TOML has no place for it; 0 if
+/// there is none. What toml++ 3.3 does with some of them is undefined. Wrong about what follows an error, which toml++
+/// stops at.
+unsigned stray_line(std::string_view text) {
+  constexpr std::string_view mark = "\xef\xbb\xbf"; // of UTF-8; may begin a file
+  unsigned line = 1;
+  std::string_view end; // of the string or comment that we are in
+  for (std::size_t i = text.starts_with(mark) ? mark.size() : 0; i < text.size();) {
+    const auto rest = text.substr(i);
+    const char c = rest.front();
+    std::size_t taken = 1;
+    if (end.empty()) {
+      if (static_cast<unsigned char>(c) >= 0x80) return line;
+      if (c == '#') end = "\n";
+      if (c == '"') end = rest.starts_with(R"(""")") ? R"(""")" : "\"";
+      if (c == '\'') end = rest.starts_with("'''") ? "'''" : "'";
+      if (c == '"' || c == '\'') taken = end.size();
+    } else if (rest.starts_with(end)) {
+      taken = end.size();
+      if (end.size() == 3) // one or two quotes may stand before the last three
+        while (taken < std::min<std::size_t>(rest.size(), 5) && rest[taken] == c)
+          ++taken;
+      end = {};
+    } else if (c == '\\' && end.front() == '"') {
+      taken = std::min<std::size_t>(rest.size(), 2);
+    } else if (c == '\n' && end.size() == 1) {
+      end = {};
+    }
+    line += static_cast<unsigned>(std::count(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(taken), '\n'));
+    i += taken;
+  }
+  return 0;
+}
+
 std::string_view kind(const toml::node& n) {
   switch (n.type()) {
   case toml::node_type::table: return "a table";
@@ -190,7 +224,7 @@ expected<void> get_struct(const value& v, void* x, std::span<const setting> know
   if (!table) return not_a(v, "a table");
   for (const auto& [key, node] : *table) {
     auto full = v.key.empty() ? std::string{key.str()} : fmt::format("{}.{}", v.key, key.str());
-    auto s = std::find_if(known.begin(), known.end(), [&](const auto& k) { return k.name == key.str(); });
+    auto s = std::find_if(known.begin(), known.end(), [name = key.str()](const auto& k) { return k.name == name; });
     if (s == known.end()) return wrong_at(v.file, key.source().begin.line, full, advice(key.str(), known));
     if (auto ok = s->read({&node, v.file, full}, x); !ok) return ok;
   }
@@ -198,6 +232,8 @@ expected<void> get_struct(const value& v, void* x, std::span<const setting> know
 }
 
 expected<void> parse(std::string_view text, const std::string& file, void* x, std::span<const setting> known) {
+  if (const auto line = stray_line(text))
+    return wrong_at(file, line, "", "a character that is not ASCII, in no string");
   try {
     toml::table document = toml::parse(text, file);
     return get_struct({&document, file, ""}, x, known);

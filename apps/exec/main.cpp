@@ -54,6 +54,8 @@ constexpr calls refused[] = {
     {AUDIT_ARCH_I386, 15, 94, 306, 452, 226, 227, 228, 463},
 #elif defined(__aarch64__)
     {AUDIT_ARCH_AARCH64, 0, SYS_fchmod, SYS_fchmodat, 452, SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr, 463},
+#else
+    {},
 #endif
 };
 

@@ -231,10 +231,20 @@ TEST_CASE("every folder of tests is a suite that runs") {
   const std::string text{std::istreambuf_iterator<char>{in}, {}};
   std::set<std::string> suites;
   for (auto& file : tree())
-    if (file.in("tests") && file.path.ends_with(".cpp") && !file.in("tests/support"))
+    if (file.in("tests") && file.path.ends_with(".cpp") && !file.in("tests/support") && !file.in("tests/fuzz"))
       suites.insert(fs::path{file.path}.parent_path().lexically_relative("tests").generic_string());
   offenders found;
   for (auto& suite : suites)
     if (!std::regex_search(text, std::regex{R"(coppice_suite\()" + suite + R"([ )])"})) found.push_back(suite);
+  none(found);
+}
+
+TEST_CASE("every fuzz target runs among the tests") {
+  std::ifstream in{root / "tests/fuzz/CMakeLists.txt"};
+  const std::string text{std::istreambuf_iterator<char>{in}, {}};
+  offenders found;
+  for (auto& file : tree())
+    if (file.in("tests/fuzz") && file.path.ends_with(".cpp"))
+      if (text.find("coppice_fuzz(" + fs::path{file.path}.stem().string() + " ") == text.npos) found.push_back(file.path);
   none(found);
 }

@@ -275,3 +275,18 @@ TEST_CASE("contents reach the sink as they come, small pieces together") {
   CHECK(sizes.size() == 3); // what stands before, the contents, what stands behind
   CHECK(sizes.at(1) == big.size());
 }
+
+TEST_CASE("the byte of wrong padding is told alike however the NAR is cut into pieces") {
+  const auto nar = read(data("from-nix/nars/regular-one-byte-non-zero-padding.nar"));
+  nar_visitor nobody;
+  const auto whole = read_nar(nar, nobody);
+  REQUIRE_FALSE(whole);
+  for (std::size_t piece = 1; piece < 64; ++piece) {
+    nar_reader reader{nobody};
+    expected<void> fed;
+    for (std::size_t at = 0; fed && at < nar.size(); at += piece)
+      fed = reader.feed(nar.substr(at, piece));
+    REQUIRE_FALSE(fed);
+    CHECK(fed.error().what == whole.error().what);
+  }
+}

@@ -133,6 +133,19 @@ TEST_CASE("text that is not TOML names the line") {
   CHECK(why("listen = \"a\"\nlisten = \"b\"").starts_with("node.toml:2: "));
 }
 
+TEST_CASE("characters outside ASCII are for strings and comments") {
+  for (auto* text : {"\xef\xbb\xbe" "c", "\n\u00fc = 1", "\nlisten = \u201cx\u201d", "\n[\u69cb]", "\nlisten = \"x\" \u00e9",
+                     "\nlisten = 'a\\' \u00e9", "\nlisten = \"\"\"a\"\"\"\"\" \u00e9"})
+    CHECK(why(text).find(": a character that is not ASCII, in no string") != std::string::npos);
+  CHECK(why("\n\u00fc = 1").starts_with("node.toml:2: "));
+  auto x = read("# \u00fc\nlisten = \"\\\"\u00fc'\" # \u69cb \"\nkey = \'\'\'\n\u00fc\'\"\'\'\'\'\nroles = [\"\"\"\n\u00fc\"\"\"\"\"]\nnode = \"\"\n");
+  REQUIRE(x);
+  CHECK(x->listen == "\"\u00fc'");
+  CHECK(x->key == "\u00fc'\"'");
+  CHECK(x->roles == std::vector<std::string>{"\u00fc\"\""});
+  CHECK(read("\xef\xbb\xbfverbose = true"));
+}
+
 TEST_CASE("a settings file that is not there is not_found") {
   auto x = rt::read_settings<sample_settings>("/nonexistent/node.toml");
   REQUIRE_FALSE(x);
