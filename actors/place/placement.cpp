@@ -49,9 +49,9 @@ void placement::lend(const inhash& key, std::int32_t priority) {
   auto found = jobs_.find(key);
   if (found == jobs_.end() || found->second.job.priority >= priority) return;
   auto& e = found->second;
-  if (!e.assigned) queue_.erase(rank_of(e));
+  if (!e.assigned) queue_of(e).erase(rank_of(e));
   e.job.priority = priority;
-  if (!e.assigned) queue_.insert(rank_of(e));
+  if (!e.assigned) queue_of(e).insert(rank_of(e));
 }
 
 void placement::remove(const inhash& key, fence token) {

@@ -270,7 +270,7 @@ TEST_CASE("a node whose name a newer process has taken gives up") {
 
 TEST_CASE("a lock in phase queued whose request is over is given back") {
   farm f;
-  graph_state::peers peers{f.ledger_, f.locks, {}, {}};
+  graph_state::peers peers{f.ledger_, f.locks, {}, {}, {}};
   graph_keeper_state::config c;
   c.me = f.me.session;
   c.directory = &f.w.directory;

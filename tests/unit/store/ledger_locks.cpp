@@ -345,7 +345,7 @@ TEST_CASE("T12: what passes by itself is tried again, and at attempts_max fails 
   farm f{EVERY_LEDGER, store::ledger_policy{3, 3}};
   for (unsigned n = 1; n <= 3; ++n) {
     REQUIRE_FALSE(f.lock(1).failed);
-    f.done(ledger::fail_attempt{key(1), f.build(1), failure::inputs_missing, "no libc", "", path("libc")});
+    f.done(ledger::fail_attempt{key(1), f.build(1), failure::inputs_missing, "no libc", "", {}, path("libc")});
     REQUIRE(f.lock(1).retries == n);
     REQUIRE(f.lock(1).missing == path("libc"));
   }
