@@ -19,6 +19,14 @@ struct limit_settings {
   COPPICE_STRUCT(limit_settings, 1, timeout, 2, max_silent, 3, log_bytes_max, 4, nar_bytes_max, 5, kill_grace)
 };
 
+/// Binary caches of others, asked before anything is built.
+struct upstream_settings {
+  std::vector<std::string> substituters;        ///< base URLs: http, https or file
+  std::vector<std::string> trusted_public_keys; ///< "name:base64": whose signatures count
+  std::chrono::milliseconds timeout{10'000};    ///< of silence, after which a cache did not answer
+  COPPICE_STRUCT(upstream_settings, 1, substituters, 2, trusted_public_keys, 3, timeout)
+};
+
 /// What a node is told by its configuration file (config/node.toml documents every key) and its command line.
 struct node_settings {
   std::string node = "";                 ///< name of this machine; empty: the host's name
@@ -36,9 +44,10 @@ struct node_settings {
   std::uint32_t threads = 0;             ///< for hashing and files; 0: one per CPU
   std::int32_t compression_level = 3;    ///< zstd's
   limit_settings limits;
+  upstream_settings upstream;
   COPPICE_STRUCT(node_settings, 1, node, 2, state_dir, 3, listen, 4, http, 5, log_level, 6, max_jobs, 7, cores, 8,
                  systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits, 15,
-                 http_url)
+                 http_url, 16, upstream)
 };
 
 } // namespace coppice::actors

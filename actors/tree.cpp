@@ -5,6 +5,7 @@
 #include "actors/build/worker_pool.hpp"
 #include "actors/care/observatory.hpp"
 #include "actors/deliver/cache_server.hpp"
+#include "actors/deliver/importer.hpp"
 #include "actors/deliver/publisher.hpp"
 #include "actors/deliver/store_uploader.hpp"
 #include "actors/lock/ledger.hpp"
@@ -12,6 +13,7 @@
 #include "actors/lock/session.hpp"
 #include "actors/place/allocator.hpp"
 #include "actors/plan/graph_keeper.hpp"
+#include "actors/plan/substituter.hpp"
 
 namespace coppice::actors {
 namespace {
@@ -59,12 +61,14 @@ worker_state::config worker_config(const node_parts& parts, sandbox_settings san
 }
 
 /// How a WORKER starts a STORE_UPLOADER without knowing it.
-auto uploader_starter(const node_parts& parts, ledger_actor ledger, rt::supervisor_actor uploads) {
+auto uploader_starter(const node_parts& parts, ledger_actor ledger, std::optional<importer_actor> importer,
+                      rt::supervisor_actor uploads) {
   store_uploader_state::config c;
   c.blobs = parts.blobs;
   c.pool = parts.pool;
   c.nar_bytes_max = parts.settings.limits.nar_bytes_max;
   c.compression.level = parts.settings.compression_level;
+  c.importer = std::move(importer);
   return [c, ledger, uploads](rt::self<worker_actor>* self, worker_state::upload_order o) {
     upload_task task{o.worker, o.drv, std::move(o.outputs), std::move(o.trees), std::move(o.kept_trees),
                      std::move(o.candidates), {}, o.registered};
@@ -121,7 +125,17 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
     root.child<observatory_state>("observatory", observatory_state::config{parts.me.node, &dir, 100'000}, ledger);
 
   auto allocator = coord_sup.child_with<allocator_state>("allocator", busy_child, allocator_state::config{{}, parts.clock, 1s});
-  graph_state::peers graph_peers{ledger, locks, allocator, observatory};
+  rt::child_options patient;
+  patient.ref.call_timeout = std::chrono::hours{1}; // inputs may be large
+  rt::ref_options patiently = busy;
+  patiently.call_timeout = patient.ref.call_timeout;
+  std::optional<substituter_actor> substituter;
+  std::optional<importer_actor> importer;
+  if (parts.upstream) {
+    substituter = work_sup.forward<substituter_actor>("substituter", patiently);
+    importer = work_sup.forward<importer_actor>("importer", patiently);
+  }
+  graph_state::peers graph_peers{ledger, locks, allocator, observatory, substituter};
   graph_keeper_state::config keeper_config;
   keeper_config.me = parts.me.session;
   keeper_config.graph.blobs = parts.blobs;
@@ -164,12 +178,27 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   fetcher_config.blobs = parts.blobs;
   fetcher_config.pool = parts.pool;
   fetcher_config.born = parts.me.incarnation;
-  rt::child_options patient;
-  patient.ref.call_timeout = std::chrono::hours{1}; // inputs may be large
-  auto fetcher = work_sup.child_with<fetcher_state>("fetcher", patient, fetcher_config, ledger);
+  fetcher_config.upstream = parts.upstream;
+  fetcher_config.upstream_pool = parts.upstream_pool;
+  auto fetcher = work_sup.child_with<fetcher_state>("fetcher", patient, fetcher_config, ledger, substituter);
+  if (parts.upstream) {
+    rt::child_options patient_child;
+    patient_child.ref = patiently;
+    importer_state::config importer_config;
+    importer_config.local = parts.local;
+    importer_config.blobs = parts.blobs;
+    importer_config.pool = parts.pool;
+    importer_config.key = parts.signing_key;
+    importer_config.compression.level = parts.settings.compression_level;
+    work_sup.child_with<importer_state>("importer", patient_child, importer_config, ledger);
+    substituter_state::config substituter_config;
+    substituter_config.ask = [u = parts.upstream](auto paths, auto done) { u->find(std::move(paths), std::move(done)); };
+    work_sup.child_with<substituter_state>("substituter", patient_child, substituter_config,
+                                           substituter_state::peers{ledger, fetcher, *importer});
+  }
   worker_state::peers worker_peers{ledger,      locks, fetcher,
                                    observatory, pool,  workers_sup.handle(),
-                                   uploader_starter(parts, ledger, uploads_sup.handle())};
+                                   uploader_starter(parts, ledger, importer, uploads_sup.handle())};
   worker_pool_state::config pool_config;
   pool_config.worker = worker_config(parts, std::move(*sandbox));
   pool_config.session = parts.me.session;

@@ -7,6 +7,7 @@
 #include "runtime/clock.hpp"
 #include "runtime/supervisor.hpp"
 #include "store/ledger.hpp"
+#include "store/upstream/upstream.hpp"
 
 #include <filesystem>
 #include <functional>
@@ -27,6 +28,8 @@ struct node_parts {
   store::blob_store* blobs;
   store::local_store* local;
   store::kept_journal* kept;
+  store::upstream* upstream = nullptr;      ///< the caches of others; null: there are none
+  rt::executor* upstream_pool = nullptr;    ///< for downloads from them
   rt::process_port* processes;
   rt::executor* pool;
   const rt::clock* clock;

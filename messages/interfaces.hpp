@@ -63,6 +63,8 @@ COPPICE_ATOM(kill, "kill");
 COPPICE_ATOM(tick, "tick");
 COPPICE_ATOM(done, "done");
 COPPICE_ATOM(failed, "failed");
+COPPICE_ATOM(substitute, "substitute");
+COPPICE_ATOM(import, "import");
 } // namespace atom
 #undef COPPICE_ATOM
 
@@ -170,6 +172,30 @@ using fetcher_actor = caf::typed_actor<
   reacts_to<atom::stored_atom, nix::store_path, caf::error>,
   // INTERNAL: everything an order wants is here and pinned, or not
   reacts_to<atom::done_atom, std::uint64_t, fetched, caf::error>>;
+
+/// Asks upstream binary caches, and takes over what they have.
+using substituter_actor = caf::typed_actor<
+  /// Which of these paths do they have? Answered when each is known, or was asked for often enough.
+  replies_to<atom::find_atom, std::vector<nix::store_path>>::with<upstream_paths>,
+  /// Fetches the closure of these outputs into the farm's store and commits them. Answered when that is durable;
+  /// `unavailable` if no cache gives one of the paths, `conflict` if somebody else holds the lock.
+  replies_to<atom::substitute_atom, substitution>::with<ledger::done>,
+  // INTERNAL: the caches answered
+  reacts_to<atom::done_atom, std::uint64_t, upstream_paths, bool>,
+  // INTERNAL: ask again for what is unknown
+  reacts_to<atom::tick_atom, std::uint64_t>>;
+
+/// Puts paths of this machine's store into the farm's store.
+using importer_actor = caf::typed_actor<
+  /// These paths, which are valid here, and all that they refer to; what the ledger knows is left out. Answered when all
+  /// are durable and published.
+  replies_to<atom::import_atom, std::vector<nix::store_path>>::with<ledger::done>,
+  // INTERNAL: a path was packed, or not
+  reacts_to<atom::packed_atom, path_info, caf::error>,
+  // INTERNAL: its blob was put, or not
+  reacts_to<atom::stored_atom, nix::store_path, caf::error>,
+  // INTERNAL: narinfos were published, or not
+  reacts_to<atom::done_atom, std::uint64_t, caf::error>>;
 
 /// Carries one job under one token from start to commit.
 using worker_actor = lock_watcher_actor::extend<

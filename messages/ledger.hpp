@@ -4,7 +4,7 @@
 
 #include <variant>
 
-/// What may be said to the ledger: the transactions T1 to T18 of reliability.md 4.3, as values, and what it
+/// What may be said to the ledger: the transactions T1 to T19 of reliability.md 4.3, as values, and what it
 /// answers. Each transaction names what it expects, so that asking again is harmless (R2, INV-10). A transaction
 /// whose condition does not hold is answered by an error: stale, not_owner, session_over, upload_again, conflict,
 /// invalid or not_found, with the row's present state in words.
@@ -240,11 +240,20 @@ struct expire {
   session_id session;
   COPPICE_STRUCT(expire, 1, session)
 };
-/// A source (or another content-addressed object) was put into the store by a client. Answer: done, or
-/// upload_again, or conflict if the path is known with other contents.
+/// An object that no derivation of this farm made was put into the store: a source of a client, or what came from a
+/// trusted upstream cache. Answer: done, or upload_again, or conflict if the path is known with other contents.
 struct add_source {
   path_info info;
   COPPICE_STRUCT(add_source, 1, info)
+};
+
+/// T19: an upstream cache had the outputs, and their closure is in the store. Answer: done, or upload_again, or conflict
+/// if somebody holds the lock or the outputs are known with other contents. INV-4
+struct substitute {
+  inhash key;
+  nix::store_path drv;
+  std::vector<realised_output> outputs;
+  COPPICE_STRUCT(substitute, 1, key, 2, drv, 3, outputs)
 };
 
 /// Which generation may this blob be put under? Answer: blob_state.
@@ -301,8 +310,7 @@ inline constexpr std::size_t attempts_per_duration_max = 5;
 using any_transaction =
   std::variant<open_session, keep_alive, submit, adopt, acquire, start, release, partial, reclaim, register_blob, commit,
                fail_attempt, published, finish, cancel, condemn, retire, expire, add_source, stat_blob, read_locks,
-               held_locks, outbox, read_requests, read_attempts, read_paths,
-               read_durations>;
+               held_locks, outbox, read_requests, read_attempts, read_paths, read_durations, substitute>;
 
 using any_answer = std::variant<done, granted, owned, lock_state, lock_states, request_row, request_rows,
                                 attempt_rows, blob_state, path_infos, durations>;

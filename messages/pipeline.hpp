@@ -72,6 +72,21 @@ struct fetched {
   COPPICE_STRUCT(fetched, 1, pin, 2, closure)
 };
 
+/// SUBSTITUTER's answer: what upstream caches have. A path that is in none of the lists is in none of the caches.
+struct upstream_paths {
+  std::vector<path_info> found; ///< vouched for by a trusted key or by its content address; blob and generation empty
+  std::vector<nix::store_path> unknown; ///< a cache did not answer, and no other has it
+  std::vector<std::string> troubles;    ///< why they are unknown, a sentence for each cache, for people
+  COPPICE_STRUCT(upstream_paths, 1, found, 2, unknown, 3, troubles)
+};
+/// GRAPH -> SUBSTITUTER: make these outputs, which upstream caches have, the realisation of the inhash.
+struct substitution {
+  inhash key;
+  nix::store_path drv;
+  std::vector<realised_output> outputs;
+  COPPICE_STRUCT(substitution, 1, key, 2, drv, 3, outputs)
+};
+
 /// How a builder's process ended.
 struct build_exit {
   coppice::failure failure = failure::none;

@@ -1,5 +1,6 @@
 #include "store/compression.hpp"
 
+#include <lzma.h>
 #include <zstd.h>
 
 #include <algorithm>
@@ -11,6 +12,10 @@ namespace coppice::store {
 namespace {
 
 constexpr std::string_view zstd_magic = "\x28\xb5\x2f\xfd";
+constexpr std::string_view xz_magic{"\xfd" "7zXZ\0", 6};
+/// Memory of an xz decoder beside its window.
+constexpr std::uint64_t xz_overhead_bytes = 1 << 20;
+constexpr std::size_t xz_block_bytes = 256 << 10;
 
 constexpr std::uint64_t reserved_max = 1 << 30, reserved_per_byte = 16;
 
@@ -60,6 +65,39 @@ expected<void> zstd_compressor::run(std::string_view bytes, bool end) {
   return {};
 }
 
+/// Streams of xz, one behind the other.
+class decompressor::xz_reader {
+public:
+  explicit xz_reader(int window_log_max) {
+    const auto memory_max = (std::uint64_t{1} << window_log_max) + xz_overhead_bytes;
+    if (lzma_stream_decoder(&stream_, memory_max, LZMA_CONCATENATED) != LZMA_OK) throw std::bad_alloc{};
+  }
+  xz_reader(const xz_reader&) = delete;
+  xz_reader& operator=(const xz_reader&) = delete;
+  ~xz_reader() { lzma_end(&stream_); }
+
+  template <class Pass>
+  expected<void> run(std::string_view bytes, lzma_action action, std::string& block, const Pass& pass) {
+    stream_.next_in = reinterpret_cast<const std::uint8_t*>(bytes.data());
+    stream_.avail_in = bytes.size();
+    for (;;) {
+      stream_.next_out = reinterpret_cast<std::uint8_t*>(block.data());
+      stream_.avail_out = block.size();
+      const auto done = lzma_code(&stream_, action);
+      if (done != LZMA_OK && done != LZMA_STREAM_END && done != LZMA_BUF_ERROR)
+        return fail(ec::corrupt, done == LZMA_MEMLIMIT_ERROR ? "cannot decompress: xz asks for too much memory"
+                                                             : "cannot decompress: the xz stream is damaged");
+      if (auto taken = pass(std::string_view{block}.substr(0, block.size() - stream_.avail_out)); !taken) return taken;
+      if (done == LZMA_STREAM_END) return {};
+      if (stream_.avail_out > 0 && stream_.avail_in == 0 && action == LZMA_RUN) return {};
+      if (done == LZMA_BUF_ERROR) return fail(ec::corrupt, "cannot decompress: the xz stream is cut off");
+    }
+  }
+
+private:
+  lzma_stream stream_ = LZMA_STREAM_INIT;
+};
+
 decompressor::decompressor(byte_sink out, const decompress_limits& limits) : out_(std::move(out)), limits_(limits) {}
 
 decompressor::~decompressor() = default;
@@ -67,9 +105,17 @@ decompressor::~decompressor() = default;
 expected<void> decompressor::write(std::string_view bytes) {
   if (kind_ == kind::raw) return pass(bytes);
   if (kind_ == kind::zstd) return inflate(bytes);
+  if (kind_ == kind::xz) return xz_->run(bytes, LZMA_RUN, block_, [this](auto part) { return pass(part); });
   head_ += bytes;
-  if (head_.size() < zstd_magic.size()) return {};
+  const auto may_become = [&](std::string_view magic) { return head_.size() < magic.size() && magic.starts_with(head_); };
+  if (may_become(zstd_magic) || may_become(xz_magic)) return {};
   const auto head = std::exchange(head_, {});
+  if (head.starts_with(xz_magic)) {
+    kind_ = kind::xz;
+    xz_ = std::make_unique<xz_reader>(limits_.window_log_max);
+    block_.resize(xz_block_bytes);
+    return write(head);
+  }
   if (!head.starts_with(zstd_magic)) {
     kind_ = kind::raw;
     return pass(head);
@@ -86,6 +132,7 @@ expected<void> decompressor::write(std::string_view bytes) {
 
 expected<void> decompressor::finish() {
   if (kind_ == kind::unknown) return pass(std::exchange(head_, {}));
+  if (kind_ == kind::xz) return xz_->run({}, LZMA_FINISH, block_, [this](auto part) { return pass(part); });
   if (in_frame_) return fail(ec::corrupt, "cannot decompress: the zstd frame is cut off");
   return {};
 }

@@ -41,18 +41,19 @@ struct decompress_limits {
   std::uint64_t bytes_max = UINT64_C(1) << 40; ///< of the result; more is `limit_exceeded`
 };
 
-/// Passes a stream on, decompressed if its first bytes are zstd's magic, else as it is.
+/// Passes a stream on, decompressed if its first bytes are the magic of zstd or xz, else as it is.
 class decompressor {
 public:
   explicit decompressor(byte_sink out, const decompress_limits& limits = {});
   ~decompressor();
-  /// `corrupt` for bytes that are not zstd after all.
+  /// `corrupt` for bytes that are not zstd or xz after all.
   expected<void> write(std::string_view bytes);
   /// `corrupt` if the stream ends within a frame; called once, last.
   expected<void> finish();
 
 private:
-  enum class kind : std::uint8_t { unknown, raw, zstd };
+  enum class kind : std::uint8_t { unknown, raw, zstd, xz };
+  class xz_reader;
   expected<void> pass(std::string_view bytes);
   expected<void> inflate(std::string_view bytes);
   struct free_context {
@@ -63,6 +64,7 @@ private:
   kind kind_ = kind::unknown;
   std::string head_;
   std::unique_ptr<ZSTD_DCtx_s, free_context> context_;
+  std::unique_ptr<xz_reader> xz_;
   std::string block_;
   std::uint64_t bytes_out_ = 0;
   bool in_frame_ = false;

@@ -54,6 +54,7 @@ private:
   answer on(const ledger::commit& t);
   answer on(const ledger::published& t);
   answer on(const ledger::retire& t);
+  answer on(const ledger::substitute& t);
   // blobs and paths
   answer on(const ledger::register_blob& t);
   answer on(const ledger::condemn& t);

@@ -245,6 +245,27 @@ ledger_rules::answer ledger_rules::on(const ledger::published& t) {
   return ledger::done{};
 }
 
+// T19
+ledger_rules::answer ledger_rules::on(const ledger::substitute& t) {
+  if (t.key.empty()) return fail(ec::invalid, "a substitution without an inhash");
+  auto row = lock(t.key);
+  auto outputs = sorted(t.outputs);
+  if (row.phase == ledger::phase::realised) return ledger::done{}; // INV-4: what is written stays
+  if (row.phase != ledger::phase::free)
+    return fail(ec::conflict, "cannot substitute " + t.key.to_string() + ": it is " + describe(row));
+  if (auto valid = require_outputs(outputs); !valid) return tl::unexpected(valid.error());
+  forget_failure(row);
+  row.phase = ledger::phase::realised;
+  row.drv = t.drv;
+  row.published = false;
+  row.outputs = std::move(outputs);
+  save(row);
+  rows_.put_outputs(t.key, row.outputs);
+  rows_.put_outbox(t.key, true);
+  changes_.outbox = true;
+  return ledger::done{};
+}
+
 // T17
 ledger_rules::answer ledger_rules::on(const ledger::retire& t) {
   auto row = lock(t.key);

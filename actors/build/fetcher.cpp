@@ -33,8 +33,9 @@ expected<void> unpack(store::blob_store& blobs, store::local_store& local, const
 
 } // namespace
 
-fetcher_state::fetcher_state(rt::self<interface>* self, config c, ledger_actor ledger)
-  : self_(self), config_(std::move(c)), ledger_(std::move(ledger)) {}
+fetcher_state::fetcher_state(rt::self<interface>* self, config c, ledger_actor ledger,
+                             std::optional<substituter_actor> substituter)
+  : self_(self), config_(std::move(c)), ledger_(std::move(ledger)), substituter_(std::move(substituter)) {}
 
 fetcher_state::interface::behavior_type fetcher_state::make_behavior() {
   adopt_pins();
@@ -113,13 +114,33 @@ void fetcher_state::on_infos(std::uint64_t id, const std::vector<nix::store_path
     absent.erase(info.path);
     references.insert(references.end(), info.references.begin(), info.references.end());
   }
-  if (!absent.empty()) return fail(id, {ec::missing, "no store of the farm has " + absent.begin()->to_string()});
-  for (auto& info : infos) download(info);
-  look(id, std::move(references));
+  if (!absent.empty() && !substituter_)
+    return fail(id, {ec::missing, "no store of the farm has " + absent.begin()->to_string()});
+  for (auto& info : infos) download(info, false);
+  if (absent.empty()) return look(id, std::move(references));
+  std::vector<nix::store_path> rest(absent.begin(), absent.end());
+  self_->call(*substituter_, atom::find_v, rest)
+    .then(
+      [this, id, rest, references](upstream_paths& answer) mutable {
+        for (auto& info : answer.found) references.insert(references.end(), info.references.begin(), info.references.end());
+        on_upstream(id, rest, answer);
+        if (orders_.contains(id)) look(id, std::move(references));
+      },
+      [this, id](caf::error& e) { fail(id, from_caf(e)); });
 }
 
-void fetcher_state::download(const path_info& info) {
-  if (!infos_.emplace(info.path, info).second) return; // on its way for somebody else
+void fetcher_state::on_upstream(std::uint64_t id, const std::vector<nix::store_path>& asked, const upstream_paths& answer) {
+  if (!orders_.contains(id)) return;
+  std::set<nix::store_path> absent(asked.begin(), asked.end());
+  for (auto& info : answer.found) absent.erase(info.path);
+  if (!absent.empty())
+    return fail(id, {ec::missing, "no store of the farm and no upstream cache has " + absent.begin()->to_string() +
+                                    (answer.troubles.empty() ? "" : "; " + answer.troubles.front())});
+  for (auto& info : answer.found) download(info, true);
+}
+
+void fetcher_state::download(const path_info& info, bool upstream) {
+  if (!infos_.emplace(info.path, source{info, upstream}).second) return; // on its way for somebody else
   waiting_.push_back(info.path);
   pump();
 }
@@ -128,10 +149,13 @@ void fetcher_state::pump() {
   while (running_.size() < config_.downloads_max && !waiting_.empty()) {
     auto path = waiting_.front();
     waiting_.pop_front();
-    auto info = infos_.at(path);
+    auto& [info, upstream] = infos_.at(path);
     auto me = self_->incarnation();
     bool posted = rt::post_and_send(
-      *config_.pool, [blobs = config_.blobs, local = config_.local, info] { return unpack(*blobs, *local, info); },
+      upstream ? *config_.upstream_pool : *config_.pool,
+      [c = config_, info = info, upstream = upstream] {
+        return upstream ? c.upstream->fetch(info.path, *c.local) : unpack(*c.blobs, *c.local, info);
+      },
       [me, path](expected<void> done) {
         caf::anon_send(me, atom::stored_v, path, done ? caf::error{} : make_error(done.error()));
       },

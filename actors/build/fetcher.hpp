@@ -5,15 +5,18 @@
 #include "runtime/pool.hpp"
 #include "store/blob_store.hpp"
 #include "store/local_store.hpp"
+#include "store/upstream/upstream.hpp"
 
 #include <deque>
 #include <map>
+#include <optional>
 #include <set>
 
 namespace coppice::actors {
 
 /// Makes inputs present and pinned in the local store, each once.
-/// Takes: fetch, unpin from WORKERs. Sends: blocking work to the pool; reads of paths to LEDGER. Owns: downloads in
+/// Takes: fetch, unpin from WORKERs, SUBSTITUTER. Sends: blocking work to the pool, downloads from upstream to a pool of
+/// their own; reads of paths to LEDGER, what it does not know to SUBSTITUTER. Owns: downloads in
 /// flight, pins (durable in the local store; those of an earlier process are dropped at birth).
 /// Supervised by: WORK_SUP.
 class fetcher_state {
@@ -27,8 +30,11 @@ public:
     rt::executor* pool;
     coppice::incarnation born; ///< of the process: what an earlier one pinned is dropped
     std::size_t downloads_max = 8; ///< at once; further ones wait
+    store::upstream* upstream = nullptr; ///< the caches of others; null: there are none
+    rt::executor* upstream_pool = nullptr; ///< their downloads may take long, and must not hold up anything else
   };
-  fetcher_state(rt::self<interface>* self, config c, ledger_actor ledger);
+  fetcher_state(rt::self<interface>* self, config c, ledger_actor ledger,
+                std::optional<substituter_actor> substituter = std::nullopt);
   interface::behavior_type make_behavior();
 
 private:
@@ -44,7 +50,8 @@ private:
   void adopt_pins();
   void look(std::uint64_t id, std::vector<nix::store_path> paths);
   void on_infos(std::uint64_t id, const std::vector<nix::store_path>& asked, const std::vector<path_info>& infos);
-  void download(const path_info& info);
+  void on_upstream(std::uint64_t id, const std::vector<nix::store_path>& asked, const upstream_paths& answer);
+  void download(const path_info& info, bool upstream);
   void pump();
   void on_stored(const nix::store_path& path, const caf::error& e);
   void check(std::uint64_t id);
@@ -54,10 +61,15 @@ private:
   rt::self<interface>* self_;
   config config_;
   ledger_actor ledger_;
+  std::optional<substituter_actor> substituter_;
   std::map<std::uint64_t, order> orders_;
   std::map<std::uint64_t, rt::reply<fetched>> pinning_; ///< orders whose paths are here and are being pinned
   std::uint64_t next_ = 0;
-  std::map<nix::store_path, path_info> infos_; ///< of what is downloaded or waits for it
+  struct source {
+    path_info info;
+    bool upstream;
+  };
+  std::map<nix::store_path, source> infos_; ///< of what is downloaded or waits for it
   std::set<nix::store_path> running_;
   std::deque<nix::store_path> waiting_;
 };

@@ -146,13 +146,29 @@ void store_uploader_state::register_blobs() {
         self_, ledger_, ledger::register_blob{x.facts.blob, x.gen, x.facts.blob_size},
         [this, mine = packed_](ledger::done&) {
           if (mine != packed_ || --open_ > 0) return;
-          self_->send(task_.worker, atom::stored_v, packed_outputs{task_.outputs, {}, false});
-          self_->quit();
+          config_.importer ? import_references() : finish();
         },
         [this, mine = packed_](const error& e) {
           if (mine == packed_) retry(e);
         });
   }
+}
+
+// INV-3: what outputs refer to is in the farm's store before anybody is told of them.
+void store_uploader_state::import_references() {
+  std::set<nix::store_path> paths;
+  for (auto& o : task_.outputs)
+    paths.insert(o.info.references.begin(), o.info.references.end());
+  for (auto& o : task_.outputs)
+    paths.erase(o.info.path);
+  if (paths.empty()) return finish();
+  self_->call(*config_.importer, atom::import_v, std::vector<nix::store_path>(paths.begin(), paths.end()))
+      .then([this](ledger::done&) { finish(); }, [this](caf::error& e) { retry(from_caf(e)); });
+}
+
+void store_uploader_state::finish() {
+  self_->send(task_.worker, atom::stored_v, packed_outputs{task_.outputs, {}, false});
+  self_->quit();
 }
 
 void store_uploader_state::retry(const error& e) {

@@ -28,7 +28,8 @@ struct upload_task {
 };
 
 /// Packs one attempt's outputs and puts them into the store, durably, however often it takes.
-/// Takes: nothing but its task. Sends: packed, stored, failed to its WORKER, T10 to LEDGER, blocking work to the pool.
+/// Takes: nothing but its task. Sends: packed, stored, failed to its WORKER, T10 to LEDGER, import to IMPORTER, blocking
+/// work to the pool.
 /// Owns: the open blobs. Supervised by: UPLOADS_SUP, temporary: its WORKER starts another.
 class store_uploader_state {
 public:
@@ -40,6 +41,7 @@ public:
     rt::executor* pool;
     std::uint64_t nar_bytes_max;
     store::zstd_options compression;
+    std::optional<importer_actor> importer; ///< of what outputs refer to, if there are upstream caches it may be from
     std::chrono::milliseconds retry_first{1'000}, retry_max{300'000}; ///< delays between tries, doubling
   };
   store_uploader_state(rt::self<interface>* self, config c, ledger_actor ledger, upload_task task);
@@ -57,6 +59,8 @@ private:
   void ask_generations();
   void put();
   void register_blobs();
+  void import_references();
+  void finish();
   void retry(const error& e);
 
   rt::self<interface>* self_;

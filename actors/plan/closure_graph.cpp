@@ -2,6 +2,9 @@
 
 #include "nix/attributes.hpp"
 
+#include <nlohmann/json.hpp>
+
+#include <set>
 #include <unordered_map>
 
 namespace coppice::actors {
@@ -37,10 +40,20 @@ std::string unplannable(const nix::derivation& drv) {
   return {};
 }
 
+/// Nix's allowSubstitutes, plain or structured: only a clear "no" counts.
+bool allows_substitutes(const nix::derivation_view& drv) {
+  if (auto structured = drv.variable("__json")) {
+    auto attrs = nlohmann::json::parse(*structured, nullptr, false);
+    return !attrs.is_object() || attrs.value("allowSubstitutes", nlohmann::json(true)) != false;
+  }
+  return drv.variable("allowSubstitutes").value_or("1") == "1";
+}
+
 } // namespace
 
 expected<std::shared_ptr<const closure_graph>> closure_graph::load(store::blob_store& blobs, const std::string& key,
-                                                                   const std::vector<request_root>& roots) {
+                                                                   const std::vector<request_root>& roots,
+                                                                   bool upstream) {
   auto bytes = store::read_blob(blobs, key, store::closure_limits{}.bytes_max);
   if (!bytes) return tl::unexpected(bytes.error());
   auto closure = store::unpack_closure(*bytes);
@@ -58,7 +71,29 @@ expected<std::shared_ptr<const closure_graph>> closure_graph::load(store::blob_s
     if (node == absent) return fail(ec::invalid, "the root " + root.drv.to_string() + " is not in the closure");
     graph->roots_.push_back(node);
   }
+  if (upstream) graph->find_substitutable();
   return graph;
+}
+
+void closure_graph::find_substitutable() {
+  auto& items = closure_.items();
+  std::vector<std::set<std::string_view>> wanted(items.size());
+  for (auto& item : items)
+    for (std::size_t k = 0; k < item.inputs.size(); ++k)
+      nix::for_each_wanted(item.drv.inputs()[k].wanted, [&](auto name) { wanted[item.inputs[k]].insert(name); });
+  for (auto root : roots_)
+    for (auto& [name, output] : items[root].drv.head().outputs) wanted[root].insert(name);
+  substitutable_.resize(items.size());
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (!nodes_[i].refused.empty() || !allows_substitutes(items[i].drv)) continue;
+    for (auto& name : wanted[i])
+      if (auto* output = find_output(items[i], name); output && output->path) {
+        realised_output o;
+        o.name = name;
+        o.info.path = *output->path;
+        substitutable_[i].push_back(std::move(o));
+      }
+  }
 }
 
 expected<void> closure_graph::add_nodes() {

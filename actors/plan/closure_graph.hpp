@@ -16,9 +16,10 @@ namespace coppice::actors {
 class closure_graph {
 public:
   /// Reads the packed closure from the store and computes every inhash. Blocks: for pool threads. The error says what
-  /// is wrong with which derivation.
+  /// is wrong with which derivation. `upstream`: there are caches that may be asked for substitutable().
   static expected<std::shared_ptr<const closure_graph>> load(store::blob_store& blobs, const std::string& key,
-                                                             const std::vector<request_root>& roots);
+                                                             const std::vector<request_root>& roots,
+                                                             bool upstream = false);
 
   const std::vector<plan_node>& nodes() const { return nodes_; }
   /// Indices of the request's roots, in its order.
@@ -27,6 +28,10 @@ public:
   job make_job(std::uint32_t node) const;
   /// The sources a node names.
   std::vector<nix::store_path> sources(std::uint32_t node) const;
+
+  /// The outputs that are wanted of a node, all of them if it is a root, when it may be taken from an upstream cache;
+  /// names and paths only.
+  const std::vector<realised_output>& substitutable(std::uint32_t node) const { return substitutable_[node]; }
 
   /// The node that this path is an output of, if any is. Looks at all of them.
   std::optional<std::uint32_t> producer(const nix::store_path& path) const;
@@ -38,8 +43,11 @@ private:
   expected<void> add_node(std::uint32_t i, const nix::modulo& masked);
 
   store::derivation_closure closure_; ///< its items and the nodes have the same indices
+  void find_substitutable();
+
   std::vector<plan_node> nodes_;
   std::vector<std::uint32_t> roots_;
+  std::vector<std::vector<realised_output>> substitutable_; ///< empty if nobody asks
 };
 
 } // namespace coppice::actors

@@ -37,7 +37,7 @@ graph_state::interface::behavior_type graph_state::make_behavior() {
   self_->later(config_.repeat_interval, atom::tick_v);
   return {
     [this](atom::changed_atom, const ledger::lock_state& row) {
-      if (plan_) perform(plan_->on_rows({row}));
+      if (plan_) hear({row});
     },
     [this](atom::progress_atom, const step_progress& p) {
       auto found = running_.find(p.key);
@@ -91,8 +91,9 @@ void graph_state::load_again_later(const error& e) {
 
 void graph_state::load(const std::string& key) {
   auto me = self_->incarnation();
-  auto work = [blobs = config_.blobs, key, roots = request_.body.roots] {
-    return closure_graph::load(*blobs, key, roots);
+  auto work = [blobs = config_.blobs, key, roots = request_.body.roots,
+               upstream = peers_.substituter.has_value()] {
+    return closure_graph::load(*blobs, key, roots, upstream);
   };
   bool posted = rt::post_and_send(
     *config_.pool, work,
@@ -127,6 +128,8 @@ void graph_state::perform(plan::effects effects) {
       place(p->node, p->token);
     else if (auto* r = std::get_if<plan::release>(&e))
       release(r->node, r->token);
+    else if (auto* s = std::get_if<plan::substitute>(&e))
+      substitute(s->node);
     else if (auto* t = std::get_if<plan::tell>(&e))
       tell(std::move(t->event));
     else if (auto* o = std::get_if<plan::over>(&e))
@@ -142,7 +145,7 @@ void graph_state::ask(std::vector<inhash> keys) {
   for (auto& chunk : in_chunks(keys, config_.keys_per_read))
     transact<ledger::lock_states>(
       self_, peers_.ledger, ledger::read_locks{chunk},
-      [this](ledger::lock_states& rows) { perform(plan_->on_rows(rows.rows)); },
+      [this](ledger::lock_states& rows) { hear(std::move(rows.rows)); },
       [this](const error& e) { // the next repeat() asks for all that is awaited
         rt::log::warn("GRAPH", "rows not read, asked again id={} error={}", request_.id.to_string(), to_string(e));
       });
@@ -317,7 +320,7 @@ void graph_state::repeat() {
 void graph_state::watch_awaited() {
   for (auto& chunk : in_chunks(plan_->awaited(), config_.keys_per_read))
     self_->call(peers_.locks, atom::watch_v, chunk, me())
-      .then([this](ledger::lock_states& rows) { perform(plan_->on_rows(rows.rows)); },
+      .then([this](ledger::lock_states& rows) { hear(std::move(rows.rows)); },
             [](caf::error&) {
               // ignored: the next repeat() asks again
             });

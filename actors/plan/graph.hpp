@@ -9,6 +9,8 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
+#include <string>
 
 namespace coppice::actors {
 
@@ -39,6 +41,7 @@ public:
     lock_manager_actor locks;
     allocator_actor allocator;
     observatory_actor observatory;
+    std::optional<substituter_actor> substituter; ///< if there are upstream caches
   };
   struct config {
     store::blob_store* blobs;
@@ -69,6 +72,12 @@ private:
   void perform(plan::effects effects);
   void ask(std::vector<inhash> keys);
   void check_sources(std::vector<std::uint32_t> wanted);
+  void hear(std::vector<ledger::lock_state> rows);
+  bool is_sought_upstream(const ledger::lock_state& row, std::vector<inhash>& fresh);
+  void ask_upstream(const std::vector<inhash>& keys);
+  void on_upstream(const std::vector<inhash>& keys, const upstream_paths& answer);
+  void substitute(std::uint32_t node);
+  void complain(const std::vector<std::string>& troubles);
   void pump_acquires();
   void acquire(std::uint32_t node);
   void place(std::uint32_t node, fence token);
@@ -98,6 +107,10 @@ private:
 
   bool loading_ = false;
   std::optional<std::vector<std::uint32_t>> unchecked_; ///< nodes whose sources are being looked up
+
+  std::map<inhash, ledger::lock_state> sought_upstream_; ///< rows of what is not here, held back until caches answered
+  std::set<inhash> not_upstream_;                        ///< what they do not have, or could not give
+  std::set<std::string> complaints_;                     ///< told already
 
   std::deque<std::uint32_t> to_acquire_;
   std::size_t acquiring_ = 0;

@@ -15,6 +15,7 @@ plan::plan(std::vector<plan_node> nodes, std::vector<std::uint32_t> roots, optio
     jobs_[nodes_[i].key].nodes.push_back(i);
     for (auto input : nodes_[i].inputs) dependants_[input].push_back(i);
   }
+  for (auto root : roots_) steps_[root].is_root = true;
   for (std::uint32_t i = 0; i < nodes_.size(); ++i) {
     above[i] = static_cast<std::uint32_t>(dependants_[i].size());
     if (above[i] == 0) order.push_back(i);
@@ -77,6 +78,51 @@ plan::effects plan::on_rows(const std::vector<lock_state>& rows) {
   check_discovered(out);
   check_over(out);
   return out;
+}
+
+plan::effects plan::on_upstream(const inhash& key, const std::vector<realised_output>& outputs) {
+  effects out;
+  auto found = jobs_.find(key);
+  if (over_ || found == jobs_.end()) return out;
+  for (auto i : found->second.nodes) {
+    auto& s = steps_[i];
+    if (s.at != life::asked) continue;
+    found->second.outputs = outputs;
+    --asking_;
+    ++counts_.total;
+    if (!s.is_root) {
+      finish_step(i, out);
+      continue;
+    }
+    ++open_;
+    s.was_wanted = s.upstream = true;
+    move(i, life::waiting);
+    out.emplace_back(substitute{i});
+  }
+  check_discovered(out);
+  check_over(out);
+  return out;
+}
+
+plan::effects plan::on_not_substituted(const inhash& key) {
+  effects out;
+  std::vector<inhash> asks;
+  for (auto i : nodes_of(key)) {
+    auto& s = steps_[i];
+    if (over_ || s.at != life::waiting || !s.upstream) continue;
+    ask_for(i, asks);
+    --open_;
+    --counts_.total;
+    s.was_wanted = s.upstream = false;
+    discovering_ = true;
+  }
+  if (!asks.empty()) out.emplace_back(ask{std::move(asks)});
+  return out;
+}
+
+bool plan::is_asked(const inhash& key) const {
+  auto& nodes = nodes_of(key);
+  return std::any_of(nodes.begin(), nodes.end(), [&](auto i) { return steps_[i].at == life::asked; });
 }
 
 plan::effects plan::on_held(const lock_state& row) {
@@ -165,7 +211,7 @@ void plan::lose(std::uint32_t producer, std::vector<inhash>& asks, effects& out)
     });
     ask_for(i, asks);
     --counts_.total;
-    s.was_wanted = s.told_building = false;
+    s.was_wanted = s.told_building = s.upstream = false;
     s.token = {};
     discovering_ = true;
   }
@@ -218,7 +264,7 @@ step_state plan::state(std::uint32_t i) const {
     case life::waiting:
     case life::queued: return step_state::queued;
     case life::building: return step_state::building;
-    case life::done: return s.was_wanted ? step_state::built : step_state::reused;
+    case life::done: return s.was_wanted && !s.upstream ? step_state::built : step_state::reused;
     case life::failed: return step_state::failed;
     case life::not_attempted: return step_state::not_attempted;
   }
@@ -261,6 +307,7 @@ void plan::on_awaited(std::uint32_t i, const lock_state& row, effects& out) {
     if (row.published) return finish_step(i, out);
     return move(i, life::waiting);
   }
+  if (s.upstream) return; // nobody has to build it
   if (row.failed && row.failed->after >= options_.request_number)
     return fail_step(i, {nodes_[i].drv, row.key, row.failed->token, row.failed->failure, row.failed->reason,
                          row.failed->log_tail}, out);
@@ -393,12 +440,13 @@ void plan::end(request_state state, effects& out) {
 
 void plan::move(std::uint32_t i, life to) {
   auto& s = steps_[i];
-  if (auto* count = count_of(s.at, s.was_wanted)) --*count;
+  bool built_here = s.was_wanted && !s.upstream;
+  if (auto* count = count_of(s.at, built_here)) --*count;
   s.at = to;
-  if (auto* count = count_of(s.at, s.was_wanted)) ++*count;
+  if (auto* count = count_of(s.at, built_here)) ++*count;
 }
 
-std::uint64_t* plan::count_of(life l, bool was_wanted) {
+std::uint64_t* plan::count_of(life l, bool built_here) {
   switch (l) {
     case life::unknown:
     case life::asked: return nullptr;
@@ -408,7 +456,7 @@ std::uint64_t* plan::count_of(life l, bool was_wanted) {
     case life::waiting:
     case life::queued: return &counts_.queued;
     case life::building: return &counts_.building;
-    case life::done: return was_wanted ? &counts_.built : &counts_.reused;
+    case life::done: return built_here ? &counts_.built : &counts_.reused;
     case life::failed: return &counts_.failed;
     case life::not_attempted: return &counts_.not_attempted;
   }

@@ -55,6 +55,10 @@ public:
     std::uint32_t node;
     fence token;
   };
+  /// A root that upstream caches have: make it ours. Ends with its row being realised, or by on_not_substituted().
+  struct substitute {
+    std::uint32_t node;
+  };
   /// Something to tell the client; `seq` is filled in by whoever keeps the events.
   struct tell {
     step_event event;
@@ -63,7 +67,7 @@ public:
   struct over {
     request_state state;
   };
-  using effect = std::variant<ask, discovered, acquire, place, release, tell, over>;
+  using effect = std::variant<ask, discovered, acquire, place, release, substitute, tell, over>;
   using effects = std::vector<effect>;
 
   struct options {
@@ -81,6 +85,10 @@ public:
 
   /// Rows as the ledger has them: the answer to `ask`, or news from a watch.
   effects on_rows(const std::vector<ledger::lock_state>& rows);
+  /// All outputs wanted of what is asked for are in upstream caches: nothing is built for it, its inputs do not matter.
+  effects on_upstream(const inhash& key, const std::vector<realised_output>& outputs);
+  /// A root could not be made ours: whether it exists is asked anew.
+  effects on_not_substituted(const inhash& key);
   /// T5 was not granted: the row says why.
   effects on_held(const ledger::lock_state& row);
   /// T5 was granted.
@@ -100,6 +108,8 @@ public:
 
   /// Inhashes whose rows matter now: asked, queued, building.
   std::vector<inhash> awaited() const;
+  /// Whether it exists is being asked.
+  bool is_asked(const inhash& key) const;
   const step_counts& counts() const { return counts_; }
   bool is_over() const { return over_; }
   std::uint64_t built() const { return counts_.built; }
@@ -136,6 +146,8 @@ private:
     life at = life::unknown;
     std::uint32_t waits = 0; ///< inputs not done
     bool was_wanted = false;
+    bool is_root = false;
+    bool upstream = false; ///< nobody builds it: it is fetched from an upstream cache
     bool told_building = false;
     failure kind = failure::none;
     fence token;
@@ -164,7 +176,7 @@ private:
   void check_over(effects& out);
   step_event event_of(std::uint32_t i) const;
   bool busy(const job& j) const;
-  std::uint64_t* count_of(life l, bool was_wanted);
+  std::uint64_t* count_of(life l, bool built_here);
 
   std::vector<plan_node> nodes_;
   std::vector<std::uint32_t> roots_;

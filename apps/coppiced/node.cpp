@@ -12,6 +12,7 @@
 #include "runtime/signals.hpp"
 #include "store/directory_blob_store.hpp"
 #include "store/files.hpp"
+#include "store/upstream/upstream.hpp"
 
 #include <caf/actor_system.hpp>
 #include <caf/actor_system_config.hpp>
@@ -35,6 +36,8 @@ using namespace std::chrono_literals;
 /// Jobs of the pool that may wait; each is a piece of one build.
 constexpr std::size_t pool_queue_max = 65'536;
 constexpr std::uint64_t stray_log_bytes_max = std::uint64_t{1} << 30;
+/// Downloads from upstream caches at once: they wait for others most of the time.
+constexpr unsigned upstream_threads = 8;
 constexpr auto start_timeout = 30s;
 constexpr auto stop_timeout = 20s;
 
@@ -83,6 +86,7 @@ struct node::impl {
   explicit impl(actors::node_settings s) : settings(std::move(s)) {}
 
   expected<void> open_stores();
+  expected<void> open_upstream();
   expected<void> start_actors();
   template <class T, class Handle, class... Ts>
   expected<T> ask(const Handle& to, Ts... xs);
@@ -102,6 +106,8 @@ struct node::impl {
   std::shared_ptr<rt::bridge_memory> listening = std::make_shared<rt::bridge_memory>();
   std::unique_ptr<rt::process_loop> processes;
   std::unique_ptr<rt::pool> pool;
+  std::unique_ptr<store::upstream> upstream; ///< null if no caches are named
+  std::unique_ptr<rt::pool> upstream_pool;
   std::unique_ptr<scheduler_config> scheduler;
   std::unique_ptr<caf::actor_system> system;
   std::unique_ptr<rt::directory> directory;
@@ -136,6 +142,30 @@ expected<void> node::impl::open_stores() {
   return cgroups->sweep(); // builders of an earlier process (INV-11)
 }
 
+expected<void> node::impl::open_upstream() {
+  auto& s = settings.upstream;
+  store::upstream_options o;
+  for (auto& text : s.substituters) {
+    auto url = store::parse_cache_url(text);
+    if (!url) return fail(ec::invalid, "upstream.substituters: " + url.error().what);
+    o.urls.push_back(std::move(*url));
+  }
+  for (auto& text : s.trusted_public_keys) {
+    auto key = nix::public_key::parse(text);
+    if (!key) return fail(ec::invalid, "upstream.trusted_public_keys: " + key.error().what);
+    o.trust.keys.push_back(std::move(*key));
+  }
+  if (s.timeout < 1ms) return fail(ec::invalid, "upstream.timeout: caches need some time to answer");
+  if (o.urls.empty()) return {};
+  if (o.trust.keys.empty())
+    rt::log::warn("NODE", "no trusted_public_keys: only what is content-addressed is taken from upstream caches");
+  o.trust.nar_bytes_max = settings.limits.nar_bytes_max > 0 ? settings.limits.nar_bytes_max : o.trust.nar_bytes_max;
+  o.silence_max = s.timeout;
+  upstream = std::make_unique<store::upstream>(std::move(o), clock);
+  upstream_pool = std::make_unique<rt::pool>(upstream_threads, pool_queue_max);
+  return {};
+}
+
 expected<void> node::impl::start_actors() {
   auto threads = settings.threads > 0 ? settings.threads : cpus();
   processes = std::make_unique<rt::process_loop>();
@@ -153,6 +183,8 @@ expected<void> node::impl::start_actors() {
   parts.blobs = blobs.get();
   parts.local = local.get();
   parts.kept = &*kept;
+  parts.upstream = upstream.get();
+  parts.upstream_pool = upstream_pool.get();
   parts.processes = processes.get();
   parts.pool = pool.get();
   parts.clock = &clock;
@@ -213,6 +245,7 @@ expected<node_ready> node::start() {
   if (!state) return tl::unexpected(state.error());
   n.state.emplace(std::move(*state));
   if (auto done = n.open_stores(); !done) return tl::unexpected(done.error());
+  if (auto done = n.open_upstream(); !done) return tl::unexpected(done.error());
   if (auto done = n.start_actors(); !done) return tl::unexpected(done.error());
   auto root = "/" + n.state->node_name();
   auto open = n.ask<session_info>(n.directory->find_as<session_actor>(root + "/lock/session"), atom::get_v);
@@ -247,6 +280,9 @@ void node::impl::stop() {
     rt::log::close();
     std::_Exit(EXIT_FAILURE); // what they stand on must not go before them
   }
+  if (upstream) upstream->stop();
+  if (upstream_pool) upstream_pool->close();
+  upstream.reset();
   if (pool) pool->close();
   root = nullptr;
   bridge.reset();

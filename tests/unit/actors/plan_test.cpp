@@ -70,7 +70,8 @@ struct farm {
   graph g;
   plan p;
   std::map<inhash, lock_state> rows;
-  std::vector<std::string> acquired, placed, released;
+  std::vector<std::string> acquired, placed, released, substituted;
+  std::set<std::string> upstream; ///< names that an upstream cache has
   std::map<std::string, step_event> told;
   std::optional<request_state> over;
   std::uint64_t tokens = 0, number;
@@ -106,7 +107,10 @@ struct farm {
         std::vector<lock_state> answer;
         for (auto& k : a->keys) {
           rows[k].key = k;
-          answer.push_back(rows[k]);
+          if (upstream.contains(name(p.nodes_of(k).front())) && rows[k].phase != phase::realised)
+            run(p.on_upstream(k, {realised_output{}}));
+          else
+            answer.push_back(rows[k]);
         }
         run(p.on_rows(answer));
       } else if (std::get_if<plan::discovered>(&e)) {
@@ -127,6 +131,8 @@ struct farm {
       } else if (auto* l = std::get_if<plan::release>(&e)) {
         released.push_back(name(l->node));
         if (auto& r = rows[g.nodes[l->node].key]; r.phase == phase::queued) r.phase = phase::free;
+      } else if (auto* s = std::get_if<plan::substitute>(&e)) {
+        substituted.push_back(name(s->node));
       } else if (auto* t = std::get_if<plan::tell>(&e)) {
         auto n = std::string(t->event.drv.name());
         told[n.substr(0, n.size() - 4)] = t->event;
@@ -184,6 +190,65 @@ TEST_CASE("what exists is not planned, nor is anything below it") {
   CHECK(f.p.counts().total == 1);
   CHECK(f.told.at("app").state == step_state::reused);
   CHECK(f.told.size() == 1);
+}
+
+TEST_CASE("what an upstream cache has is not built, and its inputs are not even looked at") {
+  farm f("app <- lib, cc; lib <- cc; cc <- seed");
+  f.upstream = {"lib", "cc"};
+  f.start();
+  CHECK(f.placed == names{"app"});
+  CHECK(f.substituted.empty());
+  CHECK(f.p.counts().reused == 2);
+  CHECK(f.p.counts().total == 3);
+  f.built("app");
+  CHECK(f.over == request_state::succeeded);
+}
+
+TEST_CASE("a root that an upstream cache has is substituted, and over only when it is realised and published") {
+  farm f("app <- lib");
+  f.upstream = {"app"};
+  f.start();
+  CHECK(f.substituted == names{"app"});
+  f.run(f.p.on_rows({f.row("app")})); // the row as it was
+  CHECK(f.acquired.empty());
+  CHECK_FALSE(f.over);
+  f.there("app");
+  f.run(f.p.on_rows({f.row("app")}));
+  CHECK(f.over == request_state::succeeded);
+  CHECK(f.p.counts().reused == 1);
+  CHECK(f.p.counts().built == 0);
+}
+
+TEST_CASE("a root that could not be substituted after all is built, with all that it needs") {
+  farm f("app <- lib; lib <- cc");
+  f.upstream = {"app"};
+  f.start();
+  f.upstream = {"cc"};
+  f.run(f.p.on_not_substituted(key_of("app")));
+  CHECK(f.placed == names{"lib"});
+  f.built("lib");
+  f.built("app");
+  CHECK(f.over == request_state::succeeded);
+  CHECK(f.p.counts().built == 2);
+  CHECK(f.p.counts().reused == 1);
+  CHECK(f.p.counts().total == 3);
+}
+
+TEST_CASE("what an upstream cache had and has no longer is built, and who needs it waits for it") {
+  farm f("app <- lib; lib <- cc");
+  f.upstream = {"lib"};
+  f.start();
+  REQUIRE(f.placed == names{"app"});
+  f.upstream.clear();
+  f.row("app").phase = phase::free;
+  f.run(f.p.on_vanished(key_of("app"), f.g.index.at("lib")));
+  CHECK(f.placed == names{"app", "cc"});
+  f.built("cc");
+  f.built("lib");
+  f.built("app");
+  CHECK(f.over == request_state::succeeded);
+  CHECK(f.p.counts().built == 3);
+  CHECK(f.p.counts().total == 3);
 }
 
 TEST_CASE("a step starts when all its inputs are there, not before") {

@@ -103,7 +103,9 @@ private:
     }
     case 25: return below(3) ? any_transaction{ledger::retire{key(k)}} : ledger::cancel{r, below(2) ? "alice" : "bob"};
     case 26: return ledger::condemn{b, {1 + below(3)}};
-    default: return ledger::add_source{info("source" + std::to_string(below(2)), 4 * k + below(2), {1 + below(2)})};
+    default:
+      if (below(2)) return ledger::substitute{key(k), drv(k), outputs(rows, k)};
+      return ledger::add_source{info("source" + std::to_string(below(2)), 4 * k + below(2), {1 + below(2)})};
     }
   }
 
@@ -148,7 +150,8 @@ public:
     if (before.phase == phase::realised && row.phase == phase::realised)
       REQUIRE(row.outputs == before.outputs); // INV-4
     if (row.phase == phase::realised && before.phase != phase::realised)
-      REQUIRE((before.phase == phase::building || before.phase == phase::partial)); // INV-1: from under a token
+      // INV-1: from under a token, or by T19 if nobody holds one
+      REQUIRE((before.phase == phase::building || before.phase == phase::partial || before.phase == phase::free));
     before = row;
   }
   void see(const any_transaction& t, const ledger::any_answer& answer) {
