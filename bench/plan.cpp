@@ -63,9 +63,7 @@ expected<workload> make_workload(const fs::path& dir, const bench::graph_options
   const auto graph = bench::make_debian_graph(options);
   if (!graph) return tl::unexpected(graph.error());
   if (auto written = bench::write_nix_store(*graph, dir / "nix"); !written) return tl::unexpected(written.error());
-  auto load = bench::nix(dir / "nix", {"nix-store", "--load-db"});
-  load.input = dir / "nix/registration";
-  if (auto loaded = bench::run(load); !loaded) return tl::unexpected(loaded.error());
+  if (auto loaded = bench::load_nix_db(dir / "nix"); !loaded) return tl::unexpected(loaded.error());
 
   const auto packed = store::pack_closure(graph->derivations);
   if (!packed) return tl::unexpected(packed.error());

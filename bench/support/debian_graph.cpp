@@ -130,6 +130,14 @@ expected<derivation_graph> make_debian_graph(const graph_options& options) {
   return std::move(m.graph);
 }
 
+expected<derivation_graph> make_flat_graph(std::size_t count, std::uint64_t salt) {
+  maker m;
+  for (std::size_t i = 0; i < count; ++i)
+    if (auto made = m.add("trivial-" + std::to_string(salt) + "-" + std::to_string(i), {}); !made)
+      return tl::unexpected(made.error());
+  return std::move(m.graph);
+}
+
 expected<void> write_nix_store(const derivation_graph& graph, const std::filesystem::path& root) {
   const auto dir = root / "nix/store";
   if (auto made = store::make_directories(dir); !made) return made;

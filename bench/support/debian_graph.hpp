@@ -4,6 +4,7 @@
 #include "nix/store_path.hpp"
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -25,6 +26,10 @@ struct derivation_graph {
 
 /// Makes the graph; the same options give the same bytes.
 expected<derivation_graph> make_debian_graph(const graph_options& options = {});
+
+/// `count` derivations that need nothing, each with a line of text as output; another salt gives other paths. The root
+/// is the last of them.
+expected<derivation_graph> make_flat_graph(std::size_t count, std::uint64_t salt);
 
 /// Writes the .drv files to `root`/nix/store and what `nix-store --load-db` is to read to `root`/registration.
 expected<void> write_nix_store(const derivation_graph& graph, const std::filesystem::path& root);

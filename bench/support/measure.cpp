@@ -189,6 +189,13 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
+expected<void> load_nix_db(const std::filesystem::path& root) {
+  auto load = nix(root, {"nix-store", "--load-db"});
+  load.input = root / "registration";
+  auto loaded = run(load);
+  return loaded ? expected<void>{} : tl::unexpected(loaded.error());
+}
+
 command nix(const std::filesystem::path& root, std::vector<std::string> argv) {
   const auto conf = root / "conf";
   std::filesystem::create_directories(conf);

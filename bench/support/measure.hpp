@@ -84,6 +84,9 @@ private:
 /// Middle of the values (the lower one of two).
 double median(std::vector<double> values);
 
+/// Loads `root`/registration into the database of the store there.
+expected<void> load_nix_db(const std::filesystem::path& root);
+
 /// Stock Nix without substituters, on a private store below `root`.
 command nix(const std::filesystem::path& root, std::vector<std::string> argv);
 
