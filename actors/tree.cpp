@@ -81,6 +81,7 @@ auto uploader_starter(const node_parts& parts, ledger_actor ledger, std::optiona
   c.nar_bytes_max = parts.settings.limits.nar_bytes_max;
   c.compression.level = parts.settings.compression_level;
   c.importer = std::move(importer);
+  c.compression.workers = 1; // so that a large output is hashed while it is compressed
   return [c, ledger, uploads](rt::self<worker_actor>* self, worker_state::upload_order o) {
     upload_task task{o.worker, o.drv, std::move(o.outputs), std::move(o.trees), std::move(o.kept_trees),
                      std::move(o.candidates), {}, o.registered};
@@ -191,7 +192,6 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   fetcher_config.local = parts.local;
   fetcher_config.blobs = parts.blobs;
   fetcher_config.pool = parts.pool;
-  fetcher_config.born = parts.me.incarnation;
   fetcher_config.upstream = parts.upstream;
   fetcher_config.upstream_pool = parts.upstream_pool;
   auto fetcher = work_sup.child_with<fetcher_state>("fetcher", patient, fetcher_config, ledger, substituter);

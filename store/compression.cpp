@@ -17,6 +17,8 @@ constexpr std::string_view xz_magic{"\xfd" "7zXZ\0", 6};
 constexpr std::uint64_t xz_overhead_bytes = 1 << 20;
 constexpr std::size_t xz_block_bytes = 256 << 10;
 
+/// Starting a thread and its buffers costs more than compressing less than this.
+constexpr std::size_t workers_from_bytes = 4 << 20;
 constexpr std::uint64_t reserved_max = 1 << 30, reserved_per_byte = 16;
 
 tl::unexpected<error> zstd_failed(std::string_view tried, std::size_t code) {
@@ -34,22 +36,29 @@ void decompressor::free_context::operator()(ZSTD_DCtx_s* context) const {
 }
 
 zstd_compressor::zstd_compressor(byte_sink out, const zstd_options& options)
-    : out_(std::move(out)), context_(ZSTD_createCCtx()), block_(ZSTD_CStreamOutSize(), '\0') {
+    : out_(std::move(out))
+    , workers_(options.workers)
+    , context_(ZSTD_createCCtx())
+    , block_(ZSTD_CStreamOutSize(), '\0') {
   if (!context_) throw std::bad_alloc{};
   ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_compressionLevel, options.level); // clamped by zstd, cannot fail
   ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_checksumFlag, 1);
-  // ignored: a libzstd without threads compresses in the caller
-  if (options.workers > 0) ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_nbWorkers, options.workers);
 }
 
 zstd_compressor::~zstd_compressor() = default;
 
 expected<void> zstd_compressor::write(std::string_view bytes) {
-  return run(bytes, false);
+  if (workers_ == 0) return run(bytes, false);
+  held_ += bytes;
+  if (held_.size() < workers_from_bytes) return {};
+  // ignored: a libzstd without threads compresses in the caller
+  ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_nbWorkers, std::exchange(workers_, 0));
+  return run(std::exchange(held_, {}), false);
 }
 
 expected<void> zstd_compressor::finish() {
-  return run({}, true);
+  workers_ = 0;
+  return run(std::exchange(held_, {}), true);
 }
 
 expected<void> zstd_compressor::run(std::string_view bytes, bool end) {

@@ -14,7 +14,8 @@ namespace coppice::store {
 
 struct zstd_options {
   int level = 3;
-  int workers = 0; ///< threads of libzstd that compress while the caller goes on; 0 compresses in the caller
+  /// Threads of libzstd that compress while the caller goes on, once there is enough to do; 0 compresses in the caller.
+  int workers = 0;
 };
 
 /// Compresses a stream into one zstd frame.
@@ -32,6 +33,8 @@ private:
     void operator()(ZSTD_CCtx_s* context) const;
   };
   byte_sink out_;
+  int workers_;
+  std::string held_; ///< the first bytes, until it is known whether workers are worth starting
   std::unique_ptr<ZSTD_CCtx_s, free_context> context_;
   std::string block_;
 };

@@ -4,7 +4,10 @@
 #include "nix/hash.hpp"
 #include "store/files.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 
 namespace coppice::store {
 
@@ -48,7 +51,9 @@ expected<void> kept_journal::add(const kept_entry& entry) {
 }
 
 expected<void> kept_journal::remove(const inhash& key) {
-  return remove_file(dir_ / key.to_string());
+  const auto file = dir_ / key.to_string();
+  if (::unlink(file.c_str()) == 0 || errno == ENOENT) return {};
+  return tl::unexpected(system_error(errno, "cannot remove " + file.string()));
 }
 
 expected<kept_listing> kept_journal::list() const {

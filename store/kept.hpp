@@ -32,7 +32,8 @@ public:
 
   /// Durable on return; replaces the entry of the same inhash.
   expected<void> add(const kept_entry& entry);
-  /// Absent is no error.
+  /// Absent is no error. Not durable on return: who finds the entry after a crash finds it settled in the ledger, as
+  /// after a crash just before this.
   expected<void> remove(const inhash& key);
   /// Torn and foreign files are told, not fatal.
   expected<kept_listing> list() const;

@@ -18,7 +18,7 @@
 namespace coppice::store {
 
 struct local_store_options {
-  std::filesystem::path root;                    ///< holds valid/, pins/ and, unless real_dir says otherwise, store/
+  std::filesystem::path root;                    ///< holds valid/ and, unless real_dir says otherwise, store/
   std::string store_dir = "/nix/store";          ///< the logical one, which is part of every path's hash
   std::optional<std::filesystem::path> real_dir; ///< where the files really lie
   owner belongs_to;
@@ -66,11 +66,11 @@ public:
   /// Makes the path invalid, then removes its files; `conflict`, naming who, if a pin or another valid path wants it.
   expected<void> remove(const nix::store_path& path);
 
-  /// Keeps these paths, valid or not yet, from remove(); durable. Replaces the paths of a pin of that name. The name is
-  /// of letters, digits, '-', '_' and '.', not starting with '.', at most 200 bytes: else `invalid`.
-  expected<void> pin(const std::set<nix::store_path>& paths, const std::string& name);
+  /// Keeps these paths, valid or not yet, from remove() until unpin() or the end of this object: whoever wants them
+  /// does not outlive it either. Replaces the paths of a pin of that name.
+  void pin(const std::set<nix::store_path>& paths, const std::string& name);
   /// Absent is no error.
-  expected<void> unpin(const std::string& name);
+  void unpin(const std::string& name);
   /// All pins by name.
   std::map<std::string, std::set<nix::store_path>> pins() const;
 
@@ -83,7 +83,6 @@ private:
   expected<void> load();
   expected<void> finish_groups();
   expected<void> load_records();
-  expected<void> load_pins();
   expected<void> sweep_trees();
   void add_to_index(const path_info& info);
   expected<bool> is_valid_alike(const path_info& info) const;
@@ -96,7 +95,7 @@ private:
   expected<path_info> parse(std::string_view narinfo) const;
 
   local_store_options options_;
-  std::filesystem::path real_dir_, valid_dir_, groups_dir_, pins_dir_, staging_dir_;
+  std::filesystem::path real_dir_, valid_dir_, groups_dir_, staging_dir_;
   std::vector<std::string> problems_;
   std::mutex writing_;       ///< held while files move and records change; taken before mutex_
   mutable std::mutex mutex_; ///< guards the two maps

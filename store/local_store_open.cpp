@@ -13,7 +13,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::uint64_t record_bytes_max = 64 << 20;
-constexpr std::size_t pin_name_bytes_max = 200;
 
 /// Files in `dir` that are not hidden, sorted.
 expected<std::vector<fs::path>> entries_of(const fs::path& dir) {
@@ -39,28 +38,6 @@ std::vector<std::string_view> split_narinfos(std::string_view text) {
   return parts;
 }
 
-bool is_pin_name(std::string_view name) {
-  return !name.empty() && name.size() <= pin_name_bytes_max && name.front() != '.' &&
-         std::all_of(name.begin(), name.end(), [](char c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' ||
-                  c == '.';
-         });
-}
-
-expected<std::set<nix::store_path>> read_pin(const fs::path& file) {
-  const auto text = read_file(file, record_bytes_max);
-  if (!text) return tl::unexpected(text.error());
-  std::set<nix::store_path> paths;
-  for (std::string_view rest = *text; !rest.empty();) {
-    const auto end = rest.find('\n');
-    auto path = nix::store_path::from_base_name(rest.substr(0, end));
-    if (!path || end == rest.npos) return fail(ec::corrupt, file.string() + " is no pin: a line is no store path");
-    paths.insert(std::move(*path));
-    rest.remove_prefix(end + 1);
-  }
-  return paths;
-}
-
 } // namespace
 
 local_store::local_store(local_store_options options) : options_(std::move(options)) {
@@ -68,7 +45,6 @@ local_store::local_store(local_store_options options) : options_(std::move(optio
   real_dir_ = options_.real_dir ? fs::absolute(*options_.real_dir) : root / "store";
   valid_dir_ = root / "valid";
   groups_dir_ = root / "groups";
-  pins_dir_ = root / "pins";
   // Where files can be renamed from: another file system than the root's, perhaps.
   staging_dir_ = options_.real_dir ? real_dir_ / ".coppice-staging" : root / "staging";
 }
@@ -81,11 +57,11 @@ expected<std::unique_ptr<local_store>> local_store::open(local_store_options opt
 
 expected<void> local_store::load() {
   if (auto removed = remove_tree(staging_dir_); !removed) return removed;
-  for (const auto& dir : {real_dir_, valid_dir_, groups_dir_, pins_dir_, staging_dir_})
+  for (const auto& dir : {real_dir_, valid_dir_, groups_dir_, staging_dir_})
     if (auto made = make_directories(dir); !made) return made;
-  for (const auto& dir : {valid_dir_, groups_dir_, pins_dir_})
+  for (const auto& dir : {valid_dir_, groups_dir_})
     if (auto swept = sweep_temporary_files(dir); !swept) return swept;
-  return finish_groups().and_then([&] { return load_records(); }).and_then([&] { return load_pins(); }).and_then([&] {
+  return finish_groups().and_then([&] { return load_records(); }).and_then([&] {
     return sweep_trees();
   });
 }
@@ -137,19 +113,6 @@ expected<void> local_store::load_records() {
   return {};
 }
 
-expected<void> local_store::load_pins() {
-  const auto files = entries_of(pins_dir_);
-  if (!files) return tl::unexpected(files.error());
-  for (const auto& file : *files) {
-    auto paths = read_pin(file);
-    if (paths)
-      pins_[file.filename().string()] = std::move(*paths);
-    else
-      problems_.push_back(paths.error().what);
-  }
-  return {};
-}
-
 /// Removes trees that a crash left without a record; not from a directory that others may use as well.
 expected<void> local_store::sweep_trees() {
   if (options_.real_dir) return {};
@@ -177,25 +140,14 @@ expected<path_info> local_store::parse(std::string_view narinfo) const {
   return with_code(nix::parse_narinfo(narinfo, options_.store_dir), ec::corrupt).and_then(from_narinfo);
 }
 
-expected<void> local_store::pin(const std::set<nix::store_path>& paths, const std::string& name) {
-  if (!is_pin_name(name)) return fail(ec::invalid, nix::quoted(name) + " is no name for a pin");
-  std::string text;
-  for (const auto& path : paths)
-    text += path.base_name() + "\n";
-  std::lock_guard writing{writing_};
-  if (auto written = replace_file(pins_dir_ / name, text); !written) return written;
+void local_store::pin(const std::set<nix::store_path>& paths, const std::string& name) {
   std::lock_guard lock{mutex_};
   pins_[name] = paths;
-  return {};
 }
 
-expected<void> local_store::unpin(const std::string& name) {
-  if (!is_pin_name(name)) return fail(ec::invalid, nix::quoted(name) + " is no name for a pin");
-  std::lock_guard writing{writing_};
-  if (auto removed = remove_file(pins_dir_ / name); !removed) return removed;
+void local_store::unpin(const std::string& name) {
   std::lock_guard lock{mutex_};
   pins_.erase(name);
-  return {};
 }
 
 } // namespace coppice::store

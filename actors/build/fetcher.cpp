@@ -10,7 +10,11 @@
 namespace coppice::actors {
 namespace {
 
-constexpr std::string_view pin_kind = "fetch-";
+constexpr std::string_view pin_prefix = "fetch-";
+
+std::string pin_name(std::uint64_t id) {
+  return std::string{pin_prefix} + std::to_string(id);
+}
 
 /// Unpacks a NAR of the store into the local store, which verifies its hash (INV-16).
 expected<void> unpack(store::blob_store& blobs, store::local_store& local, const path_info& info) {
@@ -66,10 +70,7 @@ fetcher_state::interface::behavior_type fetcher_state::make_behavior() {
       return out;
     },
     [this](atom::unpin_atom, std::uint64_t pin) {
-      config_.pool->post([local = config_.local, pin = pin_name(pin)] {
-        if (auto done = local->unpin(pin); !done)
-          rt::log::warn("FETCHER", "pin not dropped error={}", to_string(done.error()));
-      });
+      config_.local->unpin(pin_name(pin));
     },
     [this](atom::stored_atom, const nix::store_path& path, const caf::error& e) { on_stored(path, e); },
     [this](atom::done_atom, std::uint64_t id, fetched& f, const caf::error& e) {
@@ -84,21 +85,13 @@ fetcher_state::interface::behavior_type fetcher_state::make_behavior() {
   };
 }
 
-std::string fetcher_state::pin_prefix() const {
-  return std::string{pin_kind} + std::to_string(config_.born.value) + "-";
-}
-
 // INV-20: the WORKERs whose inputs an earlier FETCHER of this process pinned are alive.
 void fetcher_state::adopt_pins() {
   for (auto& [pin, paths] : config_.local->pins()) {
-    if (pin.starts_with(pin_prefix())) {
-      std::uint64_t id = 0;
-      std::from_chars(pin.data() + pin_prefix().size(), pin.data() + pin.size(), id);
-      next_ = std::max(next_, id);
-    } else if (pin.starts_with(pin_kind)) {
-      if (auto done = config_.local->unpin(pin); !done)
-        rt::log::warn("FETCHER", "pin not dropped error={}", to_string(done.error()));
-    }
+    if (!pin.starts_with(pin_prefix)) continue;
+    std::uint64_t id = 0;
+    std::from_chars(pin.data() + pin_prefix.size(), pin.data() + pin.size(), id);
+    next_ = std::max(next_, id);
   }
 }
 
@@ -254,7 +247,7 @@ void fetcher_state::finish(std::uint64_t id) {
   orders_.erase(id);
   pinning_.emplace(id, o.out);
   auto work = [local = config_.local, id, name = pin_name(id), seen = o.seen, roots = o.roots]() -> expected<fetched> {
-    if (auto pinned = local->pin(seen, name); !pinned) return tl::unexpected(pinned.error());
+    local->pin(seen, name);
     auto closure = local->closure(roots);
     if (!closure) return tl::unexpected(closure.error());
     return fetched{id, std::move(*closure)};

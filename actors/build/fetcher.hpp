@@ -15,9 +15,9 @@
 namespace coppice::actors {
 
 /// Makes inputs present and pinned in the local store, each once.
-/// Takes: fetch, unpin from WORKERs. Sends: blocking work to the pool, downloads from upstream to a pool of their own;
-/// reads of paths, and which blobs are gone, to LEDGER; what it does not know to SUBSTITUTER. Owns: downloads in
-/// flight, pins (durable in the local store; those of an earlier process are dropped at birth).
+/// Takes: fetch, unpin from WORKERs, SUBSTITUTER. Sends: blocking work to the pool, downloads from upstream to a pool of
+/// their own; reads of paths, and which blobs are gone, to LEDGER; what it does not know to SUBSTITUTER. Owns: downloads
+/// in flight, pins (in the local store, so that the next FETCHER of this process has them).
 /// Supervised by: WORK_SUP.
 class fetcher_state {
 public:
@@ -28,7 +28,6 @@ public:
     store::local_store* local;
     store::blob_store* blobs;
     rt::executor* pool;
-    coppice::incarnation born; ///< of the process: what an earlier one pinned is dropped
     std::size_t downloads_max = 8; ///< at once; further ones wait
     store::upstream* upstream = nullptr; ///< the caches of others; null: there are none
     rt::executor* upstream_pool = nullptr; ///< their downloads may take long, and must not hold up anything else
@@ -45,8 +44,6 @@ private:
     rt::reply<fetched> out;
     bool asking = false; ///< what the absent ones refer to is not known yet
   };
-  std::string pin_prefix() const;
-  std::string pin_name(std::uint64_t id) const { return pin_prefix() + std::to_string(id); }
   void adopt_pins();
   void look(std::uint64_t id, std::vector<nix::store_path> paths);
   void on_infos(std::uint64_t id, const std::vector<nix::store_path>& asked, const std::vector<path_info>& infos);

@@ -37,7 +37,7 @@ TEST_CASE("what is compressed comes back, in pieces of any size and by any numbe
   const auto seed = coppice::test::seed_or(std::random_device{}());
   CAPTURE(seed);
   std::mt19937_64 random{seed};
-  for (const std::size_t size : {0u, 1u, 3u, 4u, 1000u, 300'000u})
+  for (const std::size_t size : {0u, 1u, 3u, 4u, 1000u, 300'000u, 5u << 20})
     for (const int workers : {0, 1}) {
       const auto bytes = some_bytes(size, random);
       const auto packed = good(compress(bytes, {3, workers}));

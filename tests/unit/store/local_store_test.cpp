@@ -297,29 +297,22 @@ TEST_CASE("a path goes only when neither a pin nor another path wants it") {
     const auto store = open_in(dir / "s");
     add(*store, b);
     add(*store, a);
-    good(store->pin({a.info.path}, "build-1"));
+    store->pin({a.info.path}, "build-1");
+    CHECK(store->pins() == std::map<std::string, std::set<nix::store_path>>{{"build-1", {a.info.path}}});
     CHECK(code_of(store->remove(a.info.path)) == ec::conflict);
     CHECK(code_of(store->remove(b.info.path)) == ec::conflict);
+    store->unpin("build-1");
+    good(store->remove(a.info.path));
+    good(store->remove(b.info.path));
+    good(store->remove(b.info.path));
+    CHECK(entries_below(store->real_dir()) == 0);
+    add(*store, a);
+    store->pin({a.info.path}, "build-2");
   }
   const auto store = open_in(dir / "s");
-  CHECK(store->pins() == std::map<std::string, std::set<nix::store_path>>{{"build-1", {a.info.path}}});
-  CHECK(code_of(store->remove(a.info.path)) == ec::conflict);
-  good(store->unpin("build-1"));
+  CHECK(store->pins().empty()); // whoever pinned it is gone
   good(store->remove(a.info.path));
-  good(store->remove(b.info.path));
-  good(store->remove(b.info.path));
-  CHECK(entries_below(store->real_dir()) == 0);
   CHECK(open_in(dir / "s")->paths().empty());
-  CHECK(open_in(dir / "s")->pins().empty());
-}
-
-TEST_CASE("names of pins cannot leave their directory") {
-  const scratch_dir dir;
-  const auto store = open_in(dir / "s");
-  for (const std::string name : {"", ".", "..", "../x", "a/b", ".tmp-a", "a b"}) {
-    CHECK(code_of(store->pin({}, name)) == ec::invalid);
-    CHECK(code_of(store->unpin(name)) == ec::invalid);
-  }
 }
 
 TEST_CASE("a full disk makes nothing valid and leaves nothing behind") {
