@@ -143,10 +143,9 @@ void fetcher_state::on_upstream(std::uint64_t id, const std::vector<nix::store_p
   if (!orders_.contains(id)) return;
   std::set<nix::store_path> absent(asked.begin(), asked.end());
   for (auto& info : answer.found) absent.erase(info.path);
-  if (!absent.empty() && !answer.unknown.empty()) // an error is never a "no": asked again
-    return fail(id, {ec::unavailable, "no store of the farm has " + absent.begin()->to_string() + "; " +
-                                        (answer.troubles.empty() ? "" : answer.troubles.front())});
-  if (!absent.empty()) return miss(id, *absent.begin(), "no store of the farm and no upstream cache has it");
+  if (!absent.empty()) // SUBSTITUTER has asked often enough: what does not answer is not there
+    return miss(id, *absent.begin(), "no store of the farm and no upstream cache has it" +
+                                       (answer.troubles.empty() ? "" : "; " + answer.troubles.front()));
   for (auto& info : answer.found) download(info, true);
 }
 

@@ -158,13 +158,6 @@ void graph_state::plan_it(std::vector<plan_node> nodes) {
   perform(plan_->start());
 }
 
-void graph_state::on_rows(const std::vector<ledger::lock_state>& rows) {
-  perform(plan_->on_rows(rows));
-  for (auto& row : rows)
-    if (row.phase == ledger::phase::free && row.missing && !plan_->nodes_of(row.key).empty())
-      perform(plan_->on_vanished(row.key, closure_->producer(*row.missing)));
-}
-
 void graph_state::perform(plan::effects effects) {
   lend lent{{}, request_.body.priority};
   for (auto& e : effects) {

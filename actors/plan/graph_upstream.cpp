@@ -21,6 +21,16 @@ void graph_state::hear(std::vector<ledger::lock_state> rows) {
   if (!rows.empty()) on_rows(rows);
 }
 
+void graph_state::on_rows(const std::vector<ledger::lock_state>& rows) {
+  perform(plan_->on_rows(rows));
+  for (auto& row : rows) {
+    if (row.phase != ledger::phase::free || !row.missing || plan_->nodes_of(row.key).empty()) continue;
+    auto producer = closure_->producer(*row.missing);
+    if (producer) not_upstream_.insert(plan_->node(*producer).key); // it was told to be there once, and was not
+    perform(plan_->on_vanished(row.key, producer));
+  }
+}
+
 /// Whether the row is held back; `fresh` gets its key if nobody has asked yet.
 bool graph_state::is_sought_upstream(const ledger::lock_state& row, std::vector<inhash>& fresh) {
   if (row.phase == ledger::phase::realised || not_upstream_.contains(row.key) || !plan_->is_asked(row.key))
@@ -30,7 +40,9 @@ bool graph_state::is_sought_upstream(const ledger::lock_state& row, std::vector<
     return true;
   }
   auto& nodes = plan_->nodes_of(row.key);
-  if (std::any_of(nodes.begin(), nodes.end(), [&](auto i) { return closure_->substitutable(i).empty(); })) return false;
+  if (std::any_of(nodes.begin(), nodes.end(),
+                  [&](auto i) { return compare_.contains(i) || closure_->substitutable(i).empty(); }))
+    return false; // what is compared with must be built
   sought_upstream_.emplace(row.key, row);
   fresh.push_back(row.key);
   return true;

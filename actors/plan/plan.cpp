@@ -141,7 +141,7 @@ plan::effects plan::on_held(const lock_state& row) {
   effects out;
   for (auto i : nodes_of(row.key)) {
     if (steps_[i].at == life::acquiring) move(i, life::waiting);
-    if (over_ || steps_[i].at != life::waiting || row.phase != phase::free || !row.failed) continue;
+    if (over_ || steps_[i].at != life::waiting || steps_[i].upstream || row.phase != phase::free || !row.failed) continue;
     fail_step(i, failed_as(i, *row.failed), out);
   }
   if (!out.empty()) {

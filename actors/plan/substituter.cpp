@@ -65,6 +65,8 @@ void substituter_state::fetch(std::uint64_t id) {
   self_->call(peers_.fetcher, atom::fetch_v, o.paths)
       .then(
           [this, id](fetched& f) {
+            if (f.missing)
+              return end(id, make_error(ec::missing, "cannot fetch " + f.missing->to_string() + ": " + f.why));
             orders_.at(id).pin = f.pin;
             import(id);
           },
