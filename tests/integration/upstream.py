@@ -226,27 +226,28 @@ class Upstream(farm.TestCase):
         self.assertEqual(self.builds(node, drv), [])
         self.assertGreaterEqual(server.ranges, 2)
 
-    def lies(self, alter, alone=True):
+    def lies(self, alter):
         """With a cache that lies, all is built; with a good one beside it, nothing."""
         server, drv = self.stock_cache("none")
         server.alter = alter
-        if alone:
-            self.assertIn("app", self.builds(self.node(server, state=self.scratch.file("alone")), drv))
+        node = self.node(server, state=self.scratch.file("alone"))
+        self.assertIn("app", self.builds(node, drv))
         good = Server(self.directory, server.key)
         self.addCleanup(good.server_close)
         self.addCleanup(good.shutdown)
         beside = self.node(server, good, state=self.scratch.file("beside"))
         self.assertEqual(self.builds(beside, drv), [])
+        return node
 
     def test_a_nar_that_is_not_what_was_signed_is_not_used(self):
         def alter(path, body):
             at = 96
             return body[:at] + bytes([body[at] ^ 1]) + body[at + 1:] if path.startswith("/nar/") else body
 
-        self.lies(alter, alone=False)
+        self.lies(alter)
 
     def test_a_nar_that_is_garbage_is_not_used(self):
-        self.lies(lambda path, body: os.urandom(len(body)) if path.startswith("/nar/") else body, alone=False)
+        self.lies(lambda path, body: os.urandom(len(body)) if path.startswith("/nar/") else body)
 
     def test_a_nar_that_is_of_another_path_is_not_used(self):
         files = []
@@ -259,7 +260,7 @@ class Upstream(farm.TestCase):
             with open(os.path.join(self.directory, "nar", others[0]), "rb") as f:
                 return f.read()
 
-        self.lies(alter, alone=False)
+        self.lies(alter)
         self.assertTrue(files)
 
     def test_a_narinfo_with_another_hash_than_was_signed_is_not_used(self):
@@ -301,6 +302,20 @@ class Upstream(farm.TestCase):
         self.assertEqual(self.builds(node, drv), ["app", "lib", "seed"])
         self.assertEqual(server.requests, ["/nix-cache-info"])
         self.assertIn("/gnu/store", node.daemon.err())
+
+    def test_what_a_cache_names_and_does_not_have_is_built(self):
+        server, drv = self.stock_cache()
+        server.alter = lambda path, body: None if path.startswith("/nar/") else body
+        node = self.node(server)
+        self.assertEqual(self.builds(node, drv), ["app", "lib", "seed"])
+
+    def test_an_input_that_vanishes_between_the_plan_and_its_download_is_built(self):
+        server, _ = self.stock_cache()
+        drv, = self.instantiate(MORE, name="more")
+        self.out, = self.nix.lines("nix-store", "--realise", "/nix/store/" + farm.base_name(drv))
+        server.alter = lambda path, body: None if path.startswith("/nar/") else body
+        node = self.node(server)
+        self.assertEqual(self.builds(node, drv), ["lib", "more", "seed"])
 
     def test_answers_that_are_errors_are_asked_for_again(self):
         server, drv = self.stock_cache()
