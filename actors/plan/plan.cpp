@@ -506,7 +506,8 @@ void plan::move(std::uint32_t i, life to) {
   auto& s = steps_[i];
   bool built_here = s.was_wanted && !s.upstream;
   if (auto* count = count_of(s.at, built_here)) --*count;
-  queued_[nodes_[i].lane] += (to == life::queued ? 1u : 0u) - (s.at == life::queued ? 1u : 0u);
+  if (s.at == life::queued) --queued_[nodes_[i].lane];
+  if (to == life::queued) ++queued_[nodes_[i].lane];
   s.at = to;
   if (auto* count = count_of(s.at, built_here)) ++*count;
 }
