@@ -86,16 +86,36 @@ expected<std::vector<nix::store_path>> build_dir::link_inputs() const {
   return mounted;
 }
 
+/// The directory with the etc_files. Making and removing files is what the start of a small build waits for, and these
+/// are nearly always the same.
+expected<fs::path> build_dir::etc() const {
+  nix::hasher name{nix::hash_algo::sha256};
+  for (const auto& [file, text] : plan_.etc_files)
+    name.update(file + '\0' + std::to_string(text.size()) + '\0' + text);
+  const auto ready = config_.etc_dir / name.finish().base16().substr(0, 32);
+  std::error_code why;
+  if (fs::is_directory(ready, why)) return ready;
+  fs::create_directories(config_.etc_dir, why);
+  if (why) return fail(ec::io, "cannot make " + config_.etc_dir.string() + ": " + why.message());
+  const auto mine = config_.dir / "etc";
+  if (auto done = make_dir(mine, 0755); !done) return tl::unexpected(done.error());
+  for (const auto& [file, text] : plan_.etc_files)
+    if (auto done = write(mine / file, text); !done) return tl::unexpected(done.error());
+  fs::rename(mine, ready, why); // whole, or not at all
+  if (why && !fs::is_directory(ready)) return fail(ec::io, "cannot make " + ready.string() + ": " + why.message());
+  return ready;
+}
+
 expected<void> build_dir::set_up() {
   if (auto done = store::remove_tree(config_.dir); !done) return done;
   const std::pair<fs::path, mode_t> dirs[] = {
-      {config_.dir, 0700}, {config_.dir / "build", 0700}, {config_.dir / "store", 01775}, {config_.dir / "etc", 0755}};
+      {config_.dir, 0700}, {config_.dir / "build", 0700}, {config_.dir / "store", 01775}};
   for (const auto& [path, mode] : dirs)
     if (auto done = make_dir(path, mode); !done) return done;
   for (const auto& [name, text] : plan_.files)
     if (auto done = write(config_.dir / "build" / name, text); !done) return done;
-  for (const auto& [name, text] : plan_.etc_files)
-    if (auto done = write(config_.dir / "etc" / name, text); !done) return done;
+  auto shared = etc();
+  if (!shared) return tl::unexpected(shared.error());
   for (const auto& path : plan_.paths)
     if (!path.optional &&
         ::access(path.source.c_str(), F_OK) < 0) // as our user; the sandbox's own error tells the rest
@@ -103,7 +123,7 @@ expected<void> build_dir::set_up() {
   auto mounted = link_inputs();
   if (!mounted) return tl::unexpected(mounted.error());
 
-  const sandbox_place place{config_.dir / "build", config_.dir / "store", config_.dir / "etc", config_.inputs_dir,
+  const sandbox_place place{config_.dir / "build", config_.dir / "store", *shared, config_.inputs_dir,
                             std::move(*mounted)};
   auto arguments = in_memory("bwrap-arguments", bwrap_arguments(plan_, place));
   if (!arguments) return tl::unexpected(arguments.error());

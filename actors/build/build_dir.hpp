@@ -16,6 +16,7 @@ std::filesystem::path find_program(const std::string& program_name);
 struct build_dir_config {
   std::filesystem::path dir;        ///< made anew; on the local store's file system, so that outputs can be renamed
   std::filesystem::path inputs_dir; ///< has every input by its base name
+  std::filesystem::path etc_dir;    ///< gets what builds have in /etc, once for all that have the same; made if absent
   std::filesystem::path exec_program = find_program("coppice-exec");
   std::optional<rt::process_user> run_as{}; ///< owns the tree; as root, builders should not be root outside
   std::shared_ptr<rt::cgroup> group{};
@@ -23,7 +24,7 @@ struct build_dir_config {
 
 class build_dir {
 public:
-  /// Makes the tree: `build`, `store` and `etc` in config.dir. `missing` if an input or a sandbox path is not there.
+  /// Makes the tree: `build` and `store` in config.dir. `missing` if an input or a sandbox path is not there.
   static expected<std::shared_ptr<build_dir>> make(sandbox_plan plan, build_dir_config config);
   build_dir(const build_dir&) = delete;
   build_dir& operator=(const build_dir&) = delete;
@@ -48,6 +49,7 @@ private:
   expected<void> set_up();
   expected<void> make_dir(const std::filesystem::path& path, mode_t mode) const;
   expected<void> write(const std::filesystem::path& path, const std::string& text) const;
+  expected<std::filesystem::path> etc() const;
   expected<std::vector<nix::store_path>> link_inputs() const;
 
   sandbox_plan plan_;

@@ -81,7 +81,7 @@ built build(const scratch& where, const nix::derivation& drv, const options& o =
   }
   auto plan = plan_sandbox(drv_path, drv, inputs, host_tools());
   REQUIRE(plan);
-  build_dir_config config{where.path / "job", where.path / "inputs"};
+  build_dir_config config{where.path / "job", where.path / "inputs", where.path / "etc"};
   config.run_as = o.run_as;
   config.group = o.group;
   auto dir = build_dir::make(*plan, config);
@@ -311,7 +311,7 @@ TEST_CASE("an input that is not there is told before anything starts") {
   path_info absent;
   absent.path = drv_path;
   auto plan = plan_sandbox(drv_path, shell("true"), {{absent}}, host_tools());
-  auto dir = build_dir::make(*plan, {where.path / "job", where.path / "inputs"});
+  auto dir = build_dir::make(*plan, {where.path / "job", where.path / "inputs", where.path / "etc"});
   REQUIRE_FALSE(dir);
   CHECK(dir.error().code == ec::missing);
   CHECK_FALSE(fs::exists(where.path / "job"));
@@ -321,10 +321,11 @@ TEST_CASE("a sandbox path that is not there is an error unless it is optional") 
   scratch where;
   sandbox_settings s;
   s.paths = {{"/nowhere", "/nowhere", true}};
-  CHECK(build_dir::make(*plan_sandbox(drv_path, shell("true"), {}, s), {where.path / "job", where.path / "inputs"}));
+  CHECK(build_dir::make(*plan_sandbox(drv_path, shell("true"), {}, s),
+                        {where.path / "job", where.path / "inputs", where.path / "etc"}));
   s.paths = {{"/nowhere", "/nowhere", false}};
-  auto dir =
-      build_dir::make(*plan_sandbox(drv_path, shell("true"), {}, s), {where.path / "job", where.path / "inputs"});
+  auto dir = build_dir::make(*plan_sandbox(drv_path, shell("true"), {}, s),
+                             {where.path / "job", where.path / "inputs", where.path / "etc"});
   REQUIRE_FALSE(dir);
   CHECK(dir.error().what.find("/nowhere") != std::string::npos);
 }
@@ -417,7 +418,7 @@ TEST_CASE("no builder runs 2 s after our process was killed (INV-11)") {
       drv_path,
       shell("trap '' TERM HUP; setsid sh -c \"setsid sleep " + mark + " & sleep " + mark + "\" & sleep " + mark), {},
       host_tools());
-  build_dir_config config{where.path / "job", where.path / "inputs"};
+  build_dir_config config{where.path / "job", where.path / "inputs", where.path / "etc"};
   // another user outside must not lose the parent-death signal
   if (::geteuid() == 0) config.run_as = rt::process_user{64'321, 64'321};
   auto dir = build_dir::make(*plan, config);
@@ -459,7 +460,7 @@ TEST_CASE("a build directory is removed whatever the builder left in it") {
       shell("mkdir -p $out/a/b; echo x > $out/a/b/c; chmod 555 $out/a/b $out/a $out; mkfifo /build/f; mkdir d; "
             "chmod 0 d; python3 -c \"\nimport os\nfor i in range(900): os.mkdir('x'); os.chdir('x')\n\""),
       {}, host_tools());
-  auto dir = build_dir::make(*plan, {where.path / "job", where.path / "inputs"});
+  auto dir = build_dir::make(*plan, {where.path / "job", where.path / "inputs", where.path / "etc"});
   REQUIRE(dir);
   std::promise<rt::process_exit> ended;
   rt::process_loop loop;
@@ -515,7 +516,7 @@ struct news {
 struct farm {
   explicit farm(const std::string& script) {
     auto plan = plan_sandbox(drv_path, shell(script), {}, host_tools());
-    auto dir = build_dir::make(*plan, {where.path / "job", where.path / "inputs"});
+    auto dir = build_dir::make(*plan, {where.path / "job", where.path / "inputs", where.path / "etc"});
     REQUIRE(dir);
     auto id = loop.reserve();
     worker = rt::spawn<fake_worker>(system, fake_worker::on_exited{[n = told](const build_exit& e) {
