@@ -211,6 +211,13 @@ class Upstream(farm.TestCase):
         asked = [path for path in server.requests]
         self.assertEqual(len(asked), len(set(asked)), asked)
 
+    def test_what_is_to_be_built_again_is_built_although_a_cache_has_it(self):
+        server, drv = self.stock_cache()
+        node = self.node(server)
+        self.assertEqual(self.builds(node, drv), [])
+        self.ends_with(node.build(drv, "--rebuild"), OK)
+        self.assertEqual(node.attempts_at("app"), ["success"])
+
     # --- what caches do
 
     def test_a_slow_cache_is_waited_for(self):
