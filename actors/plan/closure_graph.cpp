@@ -152,7 +152,8 @@ expected<void> closure_graph::add_node(std::uint32_t i, const nix::modulo& maske
   plan_node node{item.path, {masked.digest}, item.inputs, unplannable(item.drv.head()), 0};
   auto features = required_features(item.drv);
   if (!features) node.refused = features.error().what;
-  auto lane = std::pair{item.drv.head().system, features ? std::move(*features) : std::vector<std::string>{}};
+  auto lane = std::tuple{item.drv.head().system, features ? std::move(*features) : std::vector<std::string>{},
+                         is_io_bound(item.drv)};
   node.lane = lanes_.try_emplace(std::move(lane), static_cast<std::uint32_t>(lanes_.size())).first->second;
   nodes_.push_back(std::move(node));
   return {};

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -48,7 +49,8 @@ private:
   void find_substitutable();
 
   std::vector<plan_node> nodes_;
-  std::map<std::pair<std::string, std::vector<std::string>>, std::uint32_t> lanes_; ///< by system and features
+  std::map<std::tuple<std::string, std::vector<std::string>, bool>, std::uint32_t>
+    lanes_; ///< by system, features, and whether it is I/O-bound
   std::vector<std::uint32_t> roots_;
   std::vector<std::vector<realised_output>> substitutable_; ///< empty if nobody asks
 };

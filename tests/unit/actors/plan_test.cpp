@@ -25,7 +25,7 @@ nix::store_path drv_of(const std::string& name) {
 }
 
 /// A graph in words: "app <- lib, cc; lib <- cc". The first name is the root unless others are given; "fetch2=fetch"
-/// names a node that shares the inhash of another.
+/// names a node that shares the inhash of another, "vm/1" one of lane 1.
 struct graph {
   std::vector<plan_node> nodes;
   std::map<std::string, std::uint32_t> index;
@@ -34,7 +34,9 @@ struct graph {
     auto name = word.substr(0, word.find('='));
     auto key = word.find('=') == std::string::npos ? name : word.substr(word.find('=') + 1);
     auto [it, fresh] = index.emplace(name, static_cast<std::uint32_t>(nodes.size()));
-    if (fresh) nodes.push_back({drv_of(name), key_of(key), {}, {}});
+    auto slash = name.find('/');
+    auto lane = slash == std::string::npos ? 0u : static_cast<std::uint32_t>(std::stoul(name.substr(slash + 1)));
+    if (fresh) nodes.push_back({drv_of(name.substr(0, slash)), key_of(key), {}, {}, lane});
     return it->second;
   }
   /// Is `user` among what `input` is made of?
@@ -196,6 +198,20 @@ TEST_CASE("what exists is not planned, nor is anything below it") {
   CHECK(f.p.counts().total == 1);
   CHECK(f.told.at("app").state == step_state::reused);
   CHECK(f.told.size() == 1);
+}
+
+TEST_CASE("a plan counts the locks that no worker has, by lane") {
+  farm f("app <- lib, cc/1");
+  f.start();
+  CHECK(f.p.queued(0) == 1);
+  CHECK(f.p.queued(1) == 1);
+  f.building("cc/1");
+  CHECK(f.p.queued(1) == 0);
+  f.built("cc/1");
+  f.built("lib");
+  CHECK(f.p.queued(0) == 1); // app
+  f.built("app");
+  CHECK(f.p.queued(0) == 0);
 }
 
 TEST_CASE("what an upstream cache has is not built, and its inputs are not even looked at") {
