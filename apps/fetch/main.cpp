@@ -3,7 +3,7 @@
 /// URL ends in ".xz", and `out` is its contents; with `executable` it can be run. The only argument is the file of
 /// authorities for HTTPS.
 #include "apps/fetch/download.hpp"
-#include "apps/fetch/unxz.hpp"
+#include "store/compression.hpp"
 #include "store/files.hpp"
 #include "store/nar_files.hpp"
 
@@ -11,7 +11,9 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
+#include <vector>
 
 namespace {
 
@@ -20,6 +22,19 @@ using namespace coppice;
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
   return value ? value : "";
+}
+
+/// Streams a file's contents, decompressed if it is to be.
+expected<void> read_archive(const std::filesystem::path& file, bool compressed, const store::byte_sink& out) {
+  std::ifstream in(file, std::ios::binary);
+  store::decompressor inflate{out};
+  std::vector<char> block(256 << 10);
+  while (in.read(block.data(), static_cast<std::streamsize>(block.size())), in.gcount() > 0) {
+    const std::string_view bytes{block.data(), static_cast<std::size_t>(in.gcount())};
+    if (auto done = compressed ? inflate.write(bytes) : out(bytes); !done) return done;
+  }
+  if (!in.eof()) return fail(ec::io, "cannot read " + file.string());
+  return compressed ? inflate.finish() : expected<void>{};
 }
 
 expected<void> fetch(const std::string& ca_bundle) {
@@ -34,7 +49,7 @@ expected<void> fetch(const std::string& ca_bundle) {
   if (auto done = app::download(url, file, options, say); !done) return done;
   if (unpack) {
     const bool xz = url.ends_with(".xz");
-    const auto read = [&](const store::byte_sink& sink) { return app::read_archive(file, xz, sink); };
+    const auto read = [&](const store::byte_sink& sink) { return read_archive(file, xz, sink); };
     if (auto done = store::restore_path(out, read); !done) return done;
   }
   if (variable("executable") == "1" && ::chmod(out.c_str(), 0755) < 0)

@@ -133,7 +133,7 @@ class Fetchurl(BesideNix):
     def test_archives_that_are_none_fail(self):
         archive = nar(farm.write(self.scratch.file("work/file"), "contents"))
         self.server.files = {"/a.nar": b"no archive" * 10, "/a.nar.xz": b"no archive" * 10, "/short.xz": lzma.compress(archive)[:-20]}
-        for path, words in (("/a.nar", "malformed NAR"), ("/a.nar.xz", "no xz file"), ("/short.xz", "ends too early")):
+        for path, words in (("/a.nar", "malformed NAR"), ("/a.nar.xz", "malformed NAR"), ("/short.xz", "the xz stream is cut off")):
             with self.subTest(path):
                 _, drv = self.build(self.fetch(path, "0" * 64, "unpack = true;"), FAILED)
                 self.assertIn(words, self.node.coppice("log", drv).out)
