@@ -53,6 +53,7 @@ worker_state::config worker_config(const node_parts& parts, sandbox_settings san
   c.kept = parts.kept;
   c.cgroups = parts.cgroups;
   c.log_dir = parts.state_dir / "running";
+  c.etc_dir = parts.state_dir / "etc";
   c.exec_program = find_program("coppice-exec");
   c.sandbox = std::move(sandbox);
   c.run_as = parts.run_as;

@@ -145,9 +145,7 @@ expected<void> local_store::add_outputs(const std::vector<std::pair<path_info, f
 }
 
 expected<void> local_store::install(std::vector<addition> additions) {
-  const auto dir = staging();
-  if (!dir) return tl::unexpected(dir.error());
-  const scratch trash{*dir}; // outlives the lock: emptying it may take long
+  const scratch trash{staging_dir_ / ("trash-" + std::to_string(++installs_))}; // emptied after the lock: may take long
   if (options_.sync)
     if (auto synced = sync_file_system(staging_dir_); !synced) return synced;
 
@@ -177,14 +175,17 @@ expected<void> local_store::install(std::vector<addition> additions) {
   return done;
 }
 
-/// Moves trees to where they belong; what lay there without being valid goes to `trash`.
+/// Moves trees to where they belong; what lay there without being valid goes to `trash`, which is made if needed.
 expected<void> local_store::place(const std::vector<addition>& additions, const fs::path& trash) {
   for (const auto& a : additions) {
     const auto target = real_path(a.info.path), stale = valid_dir_ / a.info.path.base_name();
     if (is_there(stale)) // it must not vouch for the new tree
       if (auto removed = remove_file(stale); !removed) return removed;
-    if (is_there(target))
+    if (is_there(target)) {
+      if (::mkdir(trash.c_str(), 0700) < 0 && errno != EEXIST)
+        return tl::unexpected(system_error(errno, "cannot make " + trash.string()));
       if (auto moved = move_tree(target, trash / a.info.path.base_name()); !moved) return moved;
+    }
     if (auto moved = move_tree(a.tree, target); !moved) return moved;
   }
   return options_.sync ? sync_directory(real_dir_) : expected<void>{};

@@ -4,6 +4,7 @@
 #include "store/nar_files.hpp"
 #include "store/sinks.hpp"
 
+#include <atomic>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -97,6 +98,7 @@ private:
   local_store_options options_;
   std::filesystem::path real_dir_, valid_dir_, groups_dir_, staging_dir_;
   std::vector<std::string> problems_;
+  std::atomic<std::uint64_t> installs_{0}; ///< names trash directories
   std::mutex writing_;       ///< held while files move and records change; taken before mutex_
   mutable std::mutex mutex_; ///< guards the two maps
   std::map<nix::store_path, path_info> index_;

@@ -282,7 +282,7 @@ void worker_state::run() {
     build_dir_config where;
     where.dir = *staging / "build";
     where.inputs_dir = c.local->real_dir();
-    where.etc_dir = staging->parent_path() / "etc";
+    where.etc_dir = c.etc_dir;
     where.exec_program = c.exec_program;
     where.run_as = c.run_as;
     auto group = c.cgroups->make(group_name, {static_cast<std::int64_t>(c.limits.memory_bytes_max),

@@ -66,6 +66,7 @@ public:
     store::kept_journal* kept;
     const rt::cgroup_root* cgroups;
     std::filesystem::path log_dir;
+    std::filesystem::path etc_dir; ///< build_dir_config::etc_dir
     std::filesystem::path exec_program;
     sandbox_settings sandbox;
     std::optional<rt::process_user> run_as;
