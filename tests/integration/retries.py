@@ -156,7 +156,7 @@ class Rebuild(farm.TestCase):
 
     def test_a_rebuild_goes_on_after_kill_9(self):
         node = self.new_farm()
-        drv, = self.instantiate('step "same" "sleep 1; echo > $out"')
+        drv, = self.instantiate('step "same" "sleep 4; echo > $out"')
         self.ends_with(node.build(drv), OK)
         request = node.submit(drv, "--rebuild")
         builders = self.builders(node)
