@@ -28,10 +28,8 @@ nonce graph_nonce(const request_id& id, epoch e) {
 }
 
 inhash check_key(const inhash& key, const request_id& id) {
-  auto digest = nix::hash_of(nix::hash_algo::sha256, "check:" + key.to_string() + ":" + id.to_string()).bytes();
-  inhash check;
-  std::copy(digest.begin(), digest.end(), check.bytes.begin());
-  return check;
+  auto digest = nix::hash_of(nix::hash_algo::sha256, "check:" + key.to_string() + ":" + id.to_string());
+  return {digest.sha256()};
 }
 
 graph_state::graph_state(rt::self<interface>* self, config c, peers p, ledger::request_row request, coppice::epoch epoch)
