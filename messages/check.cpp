@@ -1,5 +1,7 @@
 #include "messages/check.hpp"
 
+#include "messages/utf8.hpp"
+
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -18,24 +20,6 @@ expected<void> check_id(const request_id& id, std::string_view field) {
   return {};
 }
 
-/// Length of the UTF-8 sequence at the start of `s`, 0 if it is not one or encodes a control character.
-std::size_t printable_length(std::string_view s) {
-  auto at = [&](std::size_t i) { return static_cast<unsigned char>(s[i]); };
-  auto first = at(0);
-  if (first < 0x80) return first >= 0x20 && first != 0x7f ? 1 : 0;
-  std::size_t n = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-  if (first < 0xc2 || first > 0xf4 || s.size() < n) return 0;
-  std::uint32_t code = first & (0x7fu >> n);
-  for (std::size_t i = 1; i < n; ++i) {
-    if ((at(i) & 0xc0) != 0x80) return 0;
-    code = code << 6 | (at(i) & 0x3fu);
-  }
-  static constexpr std::uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-  bool surrogate = code >= 0xd800 && code <= 0xdfff;
-  bool control = code >= 0x80 && code < 0xa0;
-  return code < least[n] || code > 0x10ffff || surrogate || control ? 0 : n;
-}
-
 expected<void> check_root(const request_root& root) {
   if (!root.drv.is_derivation()) return bad("submit_request: root {} is not a derivation", root.drv.base_name());
   if (root.outputs.size() > outputs_per_root_max) {
@@ -52,15 +36,6 @@ expected<void> check_root(const request_root& root) {
 }
 
 } // namespace
-
-bool is_printable(std::string_view text) {
-  while (!text.empty()) {
-    auto n = printable_length(text);
-    if (n == 0) return false;
-    text.remove_prefix(n);
-  }
-  return true;
-}
 
 expected<void> check(const get_info&) {
   return {};

@@ -14,9 +14,6 @@ inline constexpr std::int32_t priority_max = 1000;       ///< and its negative i
 inline constexpr std::uint32_t rows_max = 1000;          ///< in one answer about requests or attempts
 inline constexpr std::size_t actor_path_bytes_max = 255;
 
-/// True for UTF-8 (no overlong forms, no surrogates) without control characters.
-bool is_printable(std::string_view text);
-
 expected<void> check(const get_info& m);
 expected<void> check(const find_missing& m);
 expected<void> check(const submit_request& m);

@@ -1,6 +1,6 @@
 #include "runtime/curve.hpp"
 
-#include "messages/check.hpp"
+#include "messages/utf8.hpp"
 #include "runtime/fd.hpp"
 #include "runtime/settings.hpp"
 

@@ -1,5 +1,7 @@
 #include "runtime/settings.hpp"
 
+#include "messages/utf8.hpp"
+
 #include <fmt/core.h>
 #include <toml++/toml.h>
 
@@ -23,38 +25,35 @@ tl::unexpected<error> wrong_at(const std::string& file, unsigned line, std::stri
   return fail(ec::invalid, fmt::format("{}:{}: {}{}{}", file, line, key, key.empty() ? "" : ": ", what));
 }
 
-/// The line of the first byte that is no ASCII and stands in no string or comment, where TOML has no place for it; 0 if
-/// there is none. What toml++ 3.3 does with some of them is undefined. Wrong about what follows an error, which toml++
-/// stops at.
-unsigned stray_line(std::string_view text) {
-  constexpr std::string_view mark = "\xef\xbb\xbf"; // of UTF-8; may begin a file
-  unsigned line = 1;
-  std::string_view end; // of the string or comment that we are in
-  for (std::size_t i = text.starts_with(mark) ? mark.size() : 0; i < text.size();) {
-    const auto rest = text.substr(i);
-    const char c = rest.front();
-    std::size_t taken = 1;
-    if (end.empty()) {
-      if (static_cast<unsigned char>(c) >= 0x80) return line;
-      if (c == '#') end = "\n";
-      if (c == '"') end = rest.starts_with(R"(""")") ? R"(""")" : "\"";
-      if (c == '\'') end = rest.starts_with("'''") ? "'''" : "'";
-      if (c == '"' || c == '\'') taken = end.size();
-    } else if (rest.starts_with(end)) {
-      taken = end.size();
-      if (end.size() == 3) // one or two quotes may stand before the last three
-        while (taken < std::min<std::size_t>(rest.size(), 5) && rest[taken] == c)
-          ++taken;
-      end = {};
-    } else if (c == '\\' && end.front() == '"') {
-      taken = std::min<std::size_t>(rest.size(), 2);
-    } else if (c == '\n' && end.size() == 1) {
-      end = {};
-    }
-    line += static_cast<unsigned>(std::count(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(taken), '\n'));
-    i += taken;
+/// What toml++ 3.3 does with a third of the characters up to U+FEFF is undefined, in strings too
+/// (is_non_ascii_horizontal_whitespace). So it gets each byte outside ASCII as one character of plane 16, where nothing
+/// has a meaning, and of what it returns we take them back.
+std::string disguised(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x80)
+      out += c;
+    else
+      out += {'\xf4', '\x80', static_cast<char>(0x80 | byte >> 6), static_cast<char>(0x80 | (byte & 0x3f))};
   }
-  return 0;
+  return out;
+}
+
+/// U+100000 + byte back to the byte.
+std::string undisguised(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const auto c = first_of(text);
+    const bool is_byte = c.valid && c.code >= 0x100080 && c.code <= 0x1000ff;
+    if (is_byte)
+      out += static_cast<char>(c.code & 0xff);
+    else
+      out += text.substr(0, c.bytes);
+    text.remove_prefix(c.bytes);
+  }
+  return out;
 }
 
 std::string_view kind(const toml::node& n) {
@@ -149,7 +148,8 @@ expected<void> get(const value& v, std::string& x) {
   auto s = node_of(v).value_exact<std::string>();
   if (!s) return not_a(v, "a string");
   if (s->find('\0') != std::string::npos) return wrong(v, "contains a NUL character");
-  x = std::move(*s);
+  x = undisguised(*s);
+  if (!is_utf8(x)) return wrong(v, "is not UTF-8");
   return {};
 }
 
@@ -223,7 +223,7 @@ expected<void> get_struct(const value& v, void* x, std::span<const setting> know
   const auto* table = node_of(v).as_table();
   if (!table) return not_a(v, "a table");
   for (const auto& [key, node] : *table) {
-    auto full = v.key.empty() ? std::string{key.str()} : fmt::format("{}.{}", v.key, key.str());
+    auto full = v.key.empty() ? undisguised(key.str()) : fmt::format("{}.{}", v.key, undisguised(key.str()));
     auto s = std::find_if(known.begin(), known.end(), [name = key.str()](const auto& k) { return k.name == name; });
     if (s == known.end()) return wrong_at(v.file, key.source().begin.line, full, advice(key.str(), known));
     if (auto ok = s->read({&node, v.file, full}, x); !ok) return ok;
@@ -232,13 +232,13 @@ expected<void> get_struct(const value& v, void* x, std::span<const setting> know
 }
 
 expected<void> parse(std::string_view text, const std::string& file, void* x, std::span<const setting> known) {
-  if (const auto line = stray_line(text))
-    return wrong_at(file, line, "", "a character that is not ASCII, in no string");
+  constexpr std::string_view mark = "\xef\xbb\xbf"; // of UTF-8; may begin a file
+  if (text.starts_with(mark)) text.remove_prefix(mark.size());
   try {
-    toml::table document = toml::parse(text, file);
+    toml::table document = toml::parse(disguised(text), file);
     return get_struct({&document, file, ""}, x, known);
   } catch (const toml::parse_error& e) {
-    return wrong_at(file, e.source().begin.line, "", e.description());
+    return wrong_at(file, e.source().begin.line, "", undisguised(e.description()));
   }
 }
 

@@ -8,9 +8,6 @@
 
 namespace coppice::actors {
 
-/// Text for people, made of untrusted bytes: no control characters, no terminal sequences, valid UTF-8.
-std::string printable(std::string_view bytes);
-
 /// Reads a build's log as it comes and keeps its end; uses a few kilobytes whatever comes.
 class log_text {
 public:
@@ -18,15 +15,15 @@ public:
   static constexpr std::size_t line_bytes_max = 1024;
 
   void feed(std::string_view bytes);
-  /// The last line that is not blank, printable; unfinished if it has no end yet.
+  /// The last line that is not blank, cleaned; unfinished if it has no end yet.
   std::string last_line() const;
   /// The last phase that the builder told (stdenv's setPhase); empty if none.
   const std::string& phase() const { return phase_; }
-  /// The last lines, printable, at most log_tail_bytes_max bytes in all.
+  /// The last lines, cleaned, at most log_tail_bytes_max bytes in all.
   std::string tail() const;
 
 private:
-  // made printable a byte becomes at most three
+  // cleaned a byte becomes at most three
   static_assert(3 * line_bytes_max < log_tail_bytes_max);
   void finish_line();
 

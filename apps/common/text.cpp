@@ -13,49 +13,8 @@
 namespace coppice::app {
 namespace {
 
-struct character {
-  char32_t code = 0;
-  std::size_t bytes = 1;
-  bool valid = false;
-};
-
-/// The first character of `text`, which is not empty; one byte that is not valid if it is no UTF-8.
-character first_of(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const auto lead = byte(0);
-  if (lead < 0x80) return {lead, 1, true};
-  const std::size_t size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() < size) return {};
-  auto code = static_cast<char32_t>(lead & (0xffu >> (size + 1)));
-  for (std::size_t i = 1; i < size; ++i) {
-    if ((byte(i) & 0xc0) != 0x80) return {};
-    code = (code << 6) | (byte(i) & 0x3fu);
-  }
-  constexpr std::array<char32_t, 5> least{0, 0, 0x80, 0x800, 0x10000};
-  if (code < least[size] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return {};
-  return {code, size, true};
-}
-
 std::size_t columns_of(const character& c) {
   return c.valid ? width_of(c.code) : 1;
-}
-
-/// Also what ends a line or turns the direction of writing.
-bool is_control(char32_t code) {
-  return code < 0x20 || (code >= 0x7f && code < 0xa0) || (code >= 0x2028 && code <= 0x202e) ||
-         (code >= 0x2066 && code <= 0x2069);
-}
-
-/// Bytes of the escape sequence that `text` begins with, which starts with ESC.
-std::size_t escape_bytes(std::string_view text) {
-  if (text.size() < 2) return 1;
-  const auto ends_at = [&](std::size_t from, auto is_last) {
-    const auto end = std::find_if(text.begin() + static_cast<std::ptrdiff_t>(from), text.end(), is_last);
-    return std::min(static_cast<std::size_t>(end - text.begin()) + 1, text.size());
-  };
-  if (text[1] == '[') return ends_at(2, [](char c) { return c >= 0x40 && c <= 0x7e; });
-  if (text[1] == ']') return ends_at(2, [](char c) { return c == '\a' || c == '\x1b'; });
-  return 2;
 }
 
 } // namespace
@@ -68,24 +27,6 @@ std::size_t columns(std::string_view utf8) {
     utf8.remove_prefix(c.bytes);
   }
   return sum;
-}
-
-std::string cleaned(std::string_view utf8) {
-  std::string out;
-  while (!utf8.empty()) {
-    const auto c = first_of(utf8);
-    auto taken = c.bytes;
-    if (!c.valid)
-      out += '?';
-    else if (c.code == 0x1b)
-      taken = escape_bytes(utf8);
-    else if (c.code == '\t')
-      out += ' ';
-    else if (!is_control(c.code))
-      out += utf8.substr(0, taken);
-    utf8.remove_prefix(taken);
-  }
-  return out;
 }
 
 void line_cleaner::take(std::string& out, char32_t code, std::string_view character) {
@@ -124,7 +65,7 @@ std::string line_cleaner::feed(std::string_view bytes) {
       rest_ = left;
       break;
     }
-    take(out, c.valid ? c.code : U'?', c.valid ? left.substr(0, c.bytes) : "?");
+    take(out, c.valid ? c.code : U'\ufffd', c.valid ? left.substr(0, c.bytes) : "\ufffd");
     left.remove_prefix(c.bytes);
   }
   return out;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "messages/utf8.hpp"
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -12,9 +14,6 @@ namespace coppice::app {
 
 /// Columns that `utf8` takes on a terminal: 2 for wide characters, 0 for combining ones, 1 for a byte that is no UTF-8.
 std::size_t columns(std::string_view utf8);
-
-/// `utf8` without control characters and escape sequences; bytes that are no UTF-8 become '?', tabs become a space.
-std::string cleaned(std::string_view utf8);
 
 /// cleaned() for a stream of lines, in pieces that may end anywhere: newlines and tabs stay, a carriage return alone
 /// becomes a newline. Holds a few bytes.

@@ -1,6 +1,6 @@
 #include "actors/settings.hpp"
 
-#include "messages/check.hpp"
+#include "messages/utf8.hpp"
 #include "runtime/settings.hpp"
 #include "tests/fuzz/fuzz.hpp"
 

@@ -98,15 +98,6 @@ TEST_CASE("an actor's path is short printable text from the root") {
     CHECK(refused(kill_actor{p, false}));
 }
 
-TEST_CASE("printable means UTF-8 without control characters") {
-  for (const char* s : {"", "plain", "größe", "\xe2\x82\xac", "\xf0\x9f\x8c\xb3"})
-    CHECK(is_printable(s));
-  for (const char* s : {"\n", "\x7f", "\x1b[2J", "\xff", "\xc3", "\xc0\xaf", "\xe0\x80\xaf", "\xed\xa0\x80", "\xc2\x85",
-                        "\xf4\x90\x80\x80", "\x80"})
-    CHECK_FALSE(is_printable(s));
-  CHECK_FALSE(is_printable(std::string_view{"a\0b", 3}));
-}
-
 TEST_CASE("a message as text shows its fields and cuts what is long") {
   poll_request m;
   m.after = 3;
