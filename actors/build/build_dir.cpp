@@ -101,7 +101,7 @@ expected<fs::path> build_dir::etc() const {
   if (auto done = make_dir(mine, 0755); !done) return tl::unexpected(done.error());
   for (const auto& [file, text] : plan_.etc_files)
     if (auto done = write(mine / file, text); !done) return tl::unexpected(done.error());
-  fs::rename(mine, ready, why); // whole, or not at all
+  fs::rename(mine, ready, why); // whole, or not at all; after a crash of the machine the node begins without any
   if (why && !fs::is_directory(ready)) return fail(ec::io, "cannot make " + ready.string() + ": " + why.message());
   return ready;
 }

@@ -346,7 +346,7 @@ void worker_state::start_executor(std::shared_ptr<build_dir> dir, rt::process_id
 
 void worker_state::on_exited(build_exit e) {
   executor_.reset();
-  if (!relay_) return;
+  if (!relay_ || std::exchange(exited_, true)) return; // said once more if the builder ended before its start was told
   if (e.failure != failure::none) scrap();
   self_->call(*relay_, atom::done_v)
     .then([this, e](std::string& tail) { store_log(e, std::move(tail)); },

@@ -129,6 +129,7 @@ private:
   std::map<std::uint64_t, std::function<void(const error&)>> work_; ///< blocking work under way
   std::uint64_t work_count_ = 0;
   std::optional<attempt::kill> killed_; ///< said to EXECUTOR, or as soon as there is one
+  bool exited_ = false; ///< EXECUTOR, or its end, was heard
   bool holds_slot_ = true;
   std::uint64_t ticks_ = 0;
 };

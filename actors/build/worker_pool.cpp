@@ -72,7 +72,7 @@ caf::result<ledger::done> worker_pool_state::assign(job& j) {
   if (present != slots_.end() && present->second.counts)
     out.deliver(ledger::done{}); // said twice; a second WORKER's start would be stale anyway
   else if (present != slots_.end())
-    out.fail(ec::overloaded, "an earlier attempt is being cleared away");
+    out.fail(ec::conflict, "an earlier attempt is being cleared away");
   else if (!ready_)
     out.fail(ec::overloaded, "the workers of before have not said yet whether they are there");
   else if (busy_[j.io_bound] >= (j.io_bound ? config_.io_slots : config_.slots))

@@ -79,7 +79,7 @@ void allocator_state::assign(const placement::assign& a) {
         rt::log::debug("ALLOCATOR", "assignment refused node={} key={} error={}", node.value, key.to_string(),
                        to_string(from_caf(e)));
         placement::effects out;
-        placement_.on_refused(key, token, node, config_.clock->now(), out);
+        placement_.on_refused(key, token, node, !is(e, ec::conflict), config_.clock->now(), out);
         perform(out);
       });
 }

@@ -85,13 +85,22 @@ void placement::on_assigned(const inhash& key, fence token) {
   if (found != jobs_.end() && found->second.assigned && found->second.job.token == token) remove(key, token);
 }
 
-void placement::on_refused(const inhash& key, fence token, const node_id& node, time_point now, effects& out) {
-  if (auto m = machines_.find(node); m != machines_.end())
+void placement::on_refused(const inhash& key, fence token, const node_id& node, bool full, time_point now,
+                           effects& out) {
+  auto m = machines_.find(node);
+  if (m != machines_.end() && full)
     for (bool io_bound : {false, true})
       free_of(m->second, io_bound) = m->second.kept[io_bound] = 0;
   auto found = jobs_.find(key);
-  if (found != jobs_.end() && found->second.assigned && found->second.node == node && found->second.job.token == token)
-    enqueue(found->second);
+  if (found != jobs_.end() && found->second.assigned && found->second.node == node &&
+      found->second.job.token == token) {
+    auto& e = found->second;
+    if (m != machines_.end() && !full) {
+      e.barred[node] = m->second.heard;
+      give_back(m->second, e);
+    }
+    enqueue(e);
+  }
   place(now, out);
 }
 
@@ -103,13 +112,19 @@ void placement::tick(time_point now, effects& out) {
         auto& e = jobs_.at(*k++);
         if (now - e.assigned_at <= options_.assign_ttl) continue;
         auto m = machines_.find(id);
-        if (m != machines_.end() && m->second.heard > e.assigned_at && m->second.kept[e.job.io_bound] > 0) {
-          --m->second.kept[e.job.io_bound];
-          ++free_of(m->second, e.job.io_bound);
-        }
+        if (m != machines_.end() && m->second.heard > e.assigned_at) give_back(m->second, e);
         enqueue(e);
       }
   place(now, out);
+}
+
+void placement::give_back(machine& m, const entry& e) {
+  auto& kept = m.kept[e.job.io_bound];
+  if (m.heard > e.assigned_at) {
+    if (kept == 0) return;
+    --kept;
+  }
+  ++free_of(m, e.job.io_bound);
 }
 
 std::uint32_t& placement::free_of(machine& m, bool io_bound) {
@@ -168,6 +183,7 @@ void placement::place(bool io_bound, time_point now, effects& out) {
     for (auto& [id, m] : machines_) {
       const auto slots = free_of(m, io_bound);
       any_free = any_free || slots > 0;
+      if (auto barred = e.barred.find(id); barred != e.barred.end() && barred->second == m.heard) continue;
       if (slots > 0 && lacks(m, e.job).empty() && (!best || slots > free_of(*best, io_bound))) best = &m;
     }
     if (!any_free) return;

@@ -50,8 +50,9 @@ public:
   void on_offer(const offer& o, time_point now, effects& out);
   /// The machine took it: it is seen to by its worker from now on.
   void on_assigned(const inhash& key, fence token);
-  /// The machine could not take it: it is placed anew, and not there before the next offer.
-  void on_refused(const inhash& key, fence token, const node_id& node, time_point now, effects& out);
+  /// The machine could not take it: it is placed anew, and not there before the next offer. `full`: nor is anything
+  /// else.
+  void on_refused(const inhash& key, fence token, const node_id& node, bool full, time_point now, effects& out);
   /// Forgets what is too old, and places what became free by that.
   void tick(time_point now, effects& out);
 
@@ -69,6 +70,7 @@ private:
     bool assigned = false;
     time_point assigned_at;
     node_id node;
+    std::map<node_id, time_point> barred; ///< machines that refused it, and when the offer was heard that they did by
     bool told_unplaceable = false;
   };
   struct machine {
@@ -83,6 +85,8 @@ private:
   void enqueue(entry& e);
   /// Empty if the machine could take the job when it has a free slot, else what it lacks.
   static std::string lacks(const machine& m, const coppice::job& j);
+  /// The slot of an assignment is free again.
+  static void give_back(machine& m, const entry& e);
   /// The other side of slots_free in an offer.
   static std::uint32_t& free_of(machine& m, bool io_bound);
   std::set<rank>& queue_of(const entry& e) { return queues_[e.job.io_bound]; }

@@ -309,7 +309,14 @@ void plan::on_existence(std::uint32_t i, const lock_state& row, std::vector<inha
       steps_[i].retries = row.retries;
       steps_[i].token = row.token;
     }
-    return want(i, asks);
+    want(i, asks);
+    // what failed since the step was last looked at tells nobody again
+    auto& inputs = nodes_[i].inputs;
+    auto hopeless = std::find_if(inputs.begin(), inputs.end(), [&](auto input) {
+      return steps_[input].at == life::failed || steps_[input].at == life::not_attempted;
+    });
+    if (hopeless != inputs.end()) abandon_dependants(*hopeless, out);
+    return;
   }
   ++counts_.total;
   if (row.published) return finish_step(i, out);

@@ -138,6 +138,8 @@ expected<void> node::impl::open_stores() {
   if (!journal) return tl::unexpected(journal.error());
   kept.emplace(std::move(*journal));
   if (auto done = keep_logs(dir / "running", *blobs); !done) rt::log::warn("NODE", "{}", done.error().what);
+  // it is written without fsync: after a power cut its files may be empty
+  if (auto done = store::remove_tree(dir / "etc"); !done) return done;
   cgroups = std::make_unique<rt::cgroup_root>(group_name(dir));
   auto swept = cgroups->sweep(); // builders of an earlier process (INV-11)
   if (!settings.limits.cgroups) cgroups = std::make_unique<rt::cgroup_root>(group_name(dir), std::vector<std::string>{});

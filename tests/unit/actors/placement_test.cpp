@@ -67,9 +67,9 @@ struct bench {
     p.on_offer(o, now, out);
     take(out);
   }
-  void refused(const std::string& node, const std::string& name, std::uint64_t token = 1) {
+  void refused(const std::string& node, const std::string& name, std::uint64_t token = 1, bool full = true) {
     placement::effects out;
-    p.on_refused(key_of(name), {token}, {node}, now, out);
+    p.on_refused(key_of(name), {token}, {node}, full, now, out);
     take(out);
   }
   void pass(std::chrono::milliseconds d) {
@@ -240,6 +240,22 @@ TEST_CASE("a refused job goes back, and not to the same machine before its next 
   CHECK(b.p.waiting() == 1);
   b.offers(offer_of("oak", 1));
   CHECK(b.jobs() == names{"a", "a"});
+}
+
+TEST_CASE("a machine that refused one job for that job's sake takes the next at once, and that one by its next offer") {
+  bench b;
+  b.offers(offer_of("a", 1));
+  b.add(job_of("urgent", 1, 5));
+  b.add(job_of("next"));
+  REQUIRE(b.assigned.size() == 1);
+  b.refused("a", "urgent", 1, false);
+  REQUIRE(b.assigned.size() == 2);
+  CHECK(b.assigned.back() == std::pair<std::string, std::string>{"a", "next"});
+  b.p.on_assigned(key_of("next"), {1});
+  b.pass(1s);
+  CHECK(b.assigned.size() == 2);
+  b.offers(offer_of("a", 1));
+  CHECK(b.assigned.back() == std::pair<std::string, std::string>{"a", "urgent"});
 }
 
 TEST_CASE("a refused job goes to another machine at once") {
@@ -441,6 +457,7 @@ TEST_CASE("random farms: one machine per token at a time, no slot twice, and all
     std::map<node_id, std::int64_t> offered;           // free by its last offer, less what it was given since
     std::map<inhash, job> wanted;
     std::set<inhash> placed;
+    bool busy_with_it = true;
 
     auto take = [&](placement::effects out) {
       for (auto& e : out) {
@@ -472,13 +489,16 @@ TEST_CASE("random farms: one machine per token at a time, no slot twice, and all
       given.erase(at);
       auto& m = machines.at(g.node);
       placement::effects out;
-      if (m.running.size() < m.slots) {
+      if (busy_with_it && random() % 4 == 0) { // an earlier attempt of this very job
+        ++offered[g.node];
+        p.on_refused(what.first, what.second, g.node, false, now, out);
+      } else if (m.running.size() < m.slots) {
         m.running.insert(what);
         if (wanted.contains(what.first) && wanted.at(what.first).token == what.second) placed.insert(what.first);
         p.on_assigned(what.first, what.second);
       } else {
         offered[g.node] = 0;
-        p.on_refused(what.first, what.second, g.node, now, out);
+        p.on_refused(what.first, what.second, g.node, true, now, out);
       }
       take(std::move(out));
     };
@@ -530,6 +550,7 @@ TEST_CASE("random farms: one machine per token at a time, no slot twice, and all
       }
     }
     // then all goes well
+    busy_with_it = false;
     for (int i = 0; i < 200 && placed.size() < wanted.size(); ++i) {
       now += 1s;
       for (auto& [id, m] : machines)

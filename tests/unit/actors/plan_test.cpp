@@ -256,6 +256,18 @@ TEST_CASE("a root that could not be substituted after all is built, with all tha
   CHECK(f.p.counts().total == 3);
 }
 
+TEST_CASE("a root that could not be substituted is not attempted if what it needs has failed by then") {
+  farm f("app <- lib; other <- lib", true, {"app", "other"});
+  f.upstream = {"app"};
+  f.start();
+  f.fails("lib");
+  CHECK_FALSE(f.over);
+  f.upstream.clear();
+  f.run(f.p.on_not_substituted(key_of("app")));
+  CHECK(f.state("app") == step_state::not_attempted);
+  CHECK(f.over == request_state::failed);
+}
+
 TEST_CASE("what an upstream cache had and has no longer is built, and who needs it waits for it") {
   farm f("app <- lib; lib <- cc");
   f.upstream = {"lib"};
