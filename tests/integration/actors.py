@@ -9,13 +9,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import farm
 from farm import GAVE_UP, OK
 
-HANG_S = 120  # by then a build of 3 s hangs: a wait for a lease or a session that died is far shorter
+HANG_S = 120  # by then a build of a moment hangs: a wait for a lease or a session that died is far shorter
 
 
 class KilledActor(farm.TestCase):
     """Each actor is killed while a builder runs; the build succeeds all the same."""
 
-    GRAPH = 'let first = step "first" "sleep 2; echo > $out"; in step "second" "sleep 1; cat ${first} > $out"'
+    GRAPH = 'let first = step "first" "sleep 100000 || true; echo > $out"; in step "second" "cat ${first} > $out"'
     AT_ONCE = 6  # nodes; most of the time they wait
 
     def during_build(self, act):
@@ -29,7 +29,8 @@ class KilledActor(farm.TestCase):
             client = node.build(drv, start=True)
             self.builders(node, word=word)
             act(node, next(iter(node.actors())))
-            self.ends_with(client.end(HANG_S), OK)
+            farm.wait_until("the build is over", lambda: self.end_sleepers(0, word) or not client.running(), HANG_S)
+            self.ends_with(client.end(), OK)
         except AssertionError:
             self.keep_log(node.daemon)
             raise
@@ -56,7 +57,9 @@ class KilledActor(farm.TestCase):
 
         def outlives(path):
             def kill(node, root):
-                real = next(p for p in node.actors() if fnmatch.fnmatchcase(p, root + path))
+                now = node.actors()
+                real = next((p for p in now if fnmatch.fnmatchcase(p, root + path)), None)
+                self.assertTrue(real, f"no {path} in {list(now)}")
                 self.ends_with(node.admin("kill", real, *how), OK)
 
             self.during_build(kill)
@@ -80,6 +83,7 @@ class KilledActor(farm.TestCase):
         self.ends_with(node.daemon.end(60), GAVE_UP)
         self.builders_gone(builders)
         node.start()
+        self.end_sleepers()
         self.ends_with(node.coppice("wait", request), OK)
 
 

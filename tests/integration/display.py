@@ -6,7 +6,6 @@ import os
 import pty
 import re
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -80,14 +79,6 @@ class Display(farm.TestCase):
             lib = step "lib-1.2" "cat ${{slow "a" "echo > $out"}} ${{slow "b" "{last}"}} > $out";
           in step "app" "cat ${{lib}} > $out" """)[0]
 
-    def let_end(self):
-        """The sleeping steps go on."""
-        def sleeping():
-            return [who for who, command in farm.with_word(self.word).items() if command.startswith("sleep ")]
-        farm.wait_until("both steps sleep", lambda: len(sleeping()) == 2)
-        for pid, _ in sleeping():
-            os.kill(pid, signal.SIGKILL)
-
     def on_terminal(self, words, width, height, **env):
         terminal = Terminal(self.node.client("coppice", *words), {**self.scratch.env, "TERM": "xterm", **env}, width, height)
         self.addCleanup(terminal.close)
@@ -101,7 +92,7 @@ class Display(farm.TestCase):
         lines = terminal.shows(r"(?s)\A(?=.*▸ slow-a [^\n]*deep-in-the-log)(?=.*▸ slow-b [^\n]*deep-in-the-log)")
         self.assertRegex("\n".join(lines), r"◦ app · waits for 1\n└─ ◦ lib-1.2 · waits for 2\n   ├─ ▸ slow-.*\n   └─ ▸ slow-.*\n\[0/4 built · 2 running")
         self.assertIn("構築 é  deep-in", "\n".join(lines).replace("e\u0301", "é"))
-        self.let_end()
+        self.end_sleepers(2)
         self.assertEqual(terminal.end(), OK)
         self.assertEqual(terminal.screen.wraps, 0)
         end = "\n".join(terminal.screen.lines())
@@ -125,14 +116,14 @@ class Display(farm.TestCase):
             shown = terminal.screen.rows
             self.assertLess(len(shown), height + 1)
             self.assertEqual(len(re.findall(r"\[0/4 built", "\n".join("".join(row) for row in shown))), 1, shown)
-        self.let_end()
+        self.end_sleepers(2)
         self.assertEqual(terminal.end(), OK)
         self.assertNotRegex("\n".join("".join(row) for row in terminal.screen.rows), "▸|◦|running")
 
     def test_a_failure_stays_to_be_read(self):
         terminal = self.build(self.graph("echo bad words; exit 3"), 80, 24)
         terminal.shows("▸ slow-b")
-        self.let_end()
+        self.end_sleepers(2)
         self.assertEqual(terminal.end(), FAILED)
         end = "\n".join(terminal.screen.lines())
         self.assertRegex(end, "failed slow-b: builder for ")
@@ -144,7 +135,7 @@ class Display(farm.TestCase):
         terminal = self.on_terminal(["watch", request], 80, 24)
         lines = terminal.shows(r"(?s)\A(?=.*▸ slow-a )(?=.*▸ slow-b )")
         self.assertNotIn("◦", "\n".join(lines))
-        self.let_end()
+        self.end_sleepers(2)
         self.assertEqual(terminal.end(), OK)
 
     def test_no_colours_where_none_are_wanted_and_no_block_on_a_dumb_terminal(self):
@@ -153,7 +144,7 @@ class Display(farm.TestCase):
         dumb = self.build(drv, 80, 24, TERM="dumb")
         plain.shows("▸ slow-b")
         dumb.shows("building slow-b on")
-        self.let_end()
+        self.end_sleepers(2)
         self.assertEqual((plain.end(), dumb.end()), (OK, OK))
         self.assertNotIn("m", plain.screen.escapes)
         self.assertEqual(dumb.screen.escapes, set())
@@ -161,7 +152,7 @@ class Display(farm.TestCase):
 
     def test_without_a_terminal_there_are_plain_lines(self):
         client = self.node.build(self.graph(), start=True)
-        self.let_end()
+        self.end_sleepers(2)
         done = self.ends_with(client.end(), OK)
         self.assertNotIn("\x1b", done.err)
         self.assertRegex(done.err, "(?m)^building slow-a on .*\n")
@@ -171,15 +162,11 @@ class Display(farm.TestCase):
         def slow(text):
             return self.instantiate(f"""step "known-{text}" "sleep 1; echo {text} > $out; sleep 100000 || true" """)[0]
 
-        def sleeps():
-            return [who for who, command in farm.with_word(self.word).items() if command.startswith("sleep 100000")]
-
         for version in ("1.0", "2.0"):
             terminal = self.build(slow(version), 80, 24)
             if version == "2.0":
                 terminal.shows(r"▸ known-2.0 · \d+ s of ~\d+ s")
-            for pid, _ in farm.wait_until("the step sleeps", sleeps):
-                os.kill(pid, signal.SIGKILL)
+            self.end_sleepers()
             self.assertEqual(terminal.end(), OK)
 
 

@@ -5,7 +5,7 @@ The programs are those in the directory $COPPICE_BIN (build/bin)."""
 
 import atexit
 import base64
-import ctypes
+import contextlib
 import functools
 import json
 import os
@@ -34,12 +34,8 @@ BUILDERS_GONE_S = 5  # promised: after this no builder of a dead or cancelled bu
 OK, FAILED, USAGE, UNREACHABLE, CANCELLED = 0, 1, 2, 3, 4  # exit codes of coppice
 GAVE_UP, LOCKED = 70, 73  # and of coppiced
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _end_with_parent():
-    """In the child: even a killed test leaves nothing running."""
-    _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+# Even a killed test leaves nothing running. A program of its own: a preexec_fn may hang in a process with threads.
+END_WITH_PARENT = [shutil.which("setpriv") or "setpriv", "--pdeathsig", "KILL", "--"]
 
 
 def wait_until(what, condition, seconds=PATIENCE_S):
@@ -176,8 +172,8 @@ class Running:
     def __init__(self, argv, env, cwd, out, err):
         self.argv, self.out_file, self.err_file = argv, out, err
         with open(out, "wb") as o, open(err, "ab") as e:
-            self.process = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=o, stderr=e,
-                                            preexec_fn=_end_with_parent)
+            self.process = subprocess.Popen(END_WITH_PARENT + argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=o,
+                                            stderr=e)
         self.pid = self.process.pid
 
     def out(self):
@@ -465,6 +461,26 @@ in
         wait_until(f"builders end: {list(some.values())}",
                    lambda: not still_there(some) and not with_word(self.word), seconds)
 
+    def key_of(self, farm, role):
+        """Options that make a command one of a new key with that role."""
+        name = role + secrets.token_hex(4)
+        key = self.scratch.file(name + ".toml")
+        table = self.ends_with(farm.admin("keygen", name, "--role", role, "--out", key), OK).out
+        with open(os.path.join(farm.state, "authorized.toml"), "a", encoding="utf-8") as f:
+            f.write("\n" + table)
+        return "--node", farm.ready["listen"], "--key", key
+
+    def sleepers(self, word=None):
+        """(pid, start time) of each `sleep 100000` of a step."""
+        return [who for who, command in with_word(word or self.word).items() if command.startswith("sleep 100000")]
+
+    def end_sleepers(self, count=1, word=None):
+        """Steps that are at `sleep 100000 || true` go on, as soon as that many are."""
+        wait_until(f"{count} steps sleep", lambda: len(self.sleepers(word)) >= count)
+        for pid, _ in self.sleepers(word):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def builders(self, farm, count=1, word=None):
         """Waits until that many builders run; all processes below the daemon."""
         wait_until(f"{count} builders run", lambda: len(with_word(word or self.word)) >= count)
@@ -474,7 +490,7 @@ in
 
 
 def main():
-    for name in ("coppiced", "coppice", "coppice-admin", "coppice-exec"):
+    for name in ("coppiced", "coppice", "coppice-admin", "coppice-exec", "coppice-fetch"):
         if not os.access(os.path.join(BIN, name), os.X_OK):
             sys.exit(f"there is no {name} in {BIN}; name the directory of the programs in COPPICE_BIN")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
