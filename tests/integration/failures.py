@@ -179,13 +179,9 @@ class NobodyThere(farm.TestCase):
     def test_an_observer_may_look_and_not_submit(self):
         node = self.new_farm()
         drv, = self.instantiate('step "x" "echo > $out"')
-        key = self.scratch.file("watcher.toml")
-        table = self.ends_with(node.admin("keygen", "watcher", "--role", "observer", "--out", key), OK).out
-        with open(os.path.join(node.state, "authorized.toml"), "a", encoding="utf-8") as f:
-            f.write("\n" + table)
-        as_watcher = ("--node", node.ready["listen"], "--key", key)
+        as_watcher = self.key_of(node, "observer")
         self.ends_with(node.coppice("status", *as_watcher), OK)
-        self.ends_with(node.build(drv, *as_watcher), UNREACHABLE)
+        self.assertIn("needs role submitter, and key observer", self.ends_with(node.build(drv, *as_watcher), UNREACHABLE).err)
         self.assertEqual(node.attempts(), [])
 
 

@@ -6,7 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import farm
-from farm import CANCELLED, FAILED, OK, wait_until
+from farm import CANCELLED, FAILED, OK, UNREACHABLE, wait_until
 
 
 class FailureMemory(farm.TestCase):
@@ -51,13 +51,13 @@ class FailureMemory(farm.TestCase):
 
     def test_an_observer_may_not_forget(self):
         node = self.new_farm()
-        key = self.scratch.file("watcher.toml")
-        table = self.ends_with(node.admin("keygen", "watcher", "--role", "observer", "--out", key), OK).out
-        with open(os.path.join(node.state, "authorized.toml"), "a", encoding="utf-8") as f:
-            f.write("\n" + table)
-        as_watcher = ("--node", node.ready["listen"], "--key", key)
-        self.ends_with(node.admin("failures", *as_watcher), OK)
-        self.assertNotEqual(node.admin("forget-failure", "all", *as_watcher).code, OK)
+        drv, = self.instantiate('step "bad" "exit 3"')
+        self.ends_with(node.build(drv), FAILED)
+        as_watcher = self.key_of(node, "observer")
+        done = self.ends_with(node.admin("forget-failure", "all", *as_watcher), UNREACHABLE)
+        self.assertIn("needs role admin, and key observer", done.err)
+        row, = self.ends_with(node.admin("failures", "--json", *as_watcher), OK).json()
+        self.assertEqual(farm.drv_name(row["drv"]), "bad")
 
 
 class Order(farm.TestCase):
@@ -65,9 +65,9 @@ class Order(farm.TestCase):
         node = self.new_farm(jobs=1)
         queue, = self.instantiate('let s = n: step "low-${toString n}" "sleep 0.3; echo > $out"; in '
                                   'step "all" "echo ${toString (map s [ 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 ])} > $out"')
+        urgent, = self.instantiate('let below = step "below" "echo > $out"; in step "urgent" "echo ${below} > $out"', name="urgent")
         request = node.submit(queue, "--priority", "-5")
         wait_until("the queue is being built", lambda: len(node.attempts()) >= 2)
-        urgent, = self.instantiate('let below = step "below" "echo > $out"; in step "urgent" "echo ${below} > $out"', name="urgent")
         self.ends_with(node.build(urgent, "--priority", "7"), OK)
         self.assertLess(len(node.attempts()), 15 + 2)
         self.assertEqual(node.status(request)["state"], "open")
@@ -93,15 +93,25 @@ class Ends(farm.TestCase):
     def test_after_a_failure_nothing_new_is_started_and_what_runs_is_finished_and_kept(self):
         node = self.new_farm(jobs=2)
         drv, = self.instantiate('''let
-          slow = step "slow" "sleep 3; echo > $out"; bad = step "bad" "sleep 1; exit 1";
+          slow = step "slow" "sleep 100000 || true; echo > $out";
+          bad = make { word = "${word}-bad"; } "bad" "sleep 100000 || true; exit 1";
           later = make { inherit slow; } "later" "echo > $out"; in step "top" "echo ${later} ${bad} > $out"''')
-        self.ends_with(node.build(drv), FAILED)
-        wait_until("what ran is finished", lambda: node.attempts_at("slow") == ["success"])
+        request = node.submit(drv)
+        self.builders(node, 2)
+        self.end_sleepers(word=self.word + "-bad")
+        wait_until("the request has failed", lambda: node.status(request)["state"] == "failed")
+        self.finish_slow(node)
         self.assertEqual(node.attempts_at("later"), [])
         self.assertEqual(node.attempts_at("top"), [])
 
+    def finish_slow(self, node):
+        """The step of that name ends; and if anything was to follow, it has."""
+        self.end_sleepers()
+        wait_until("what ran is finished", lambda: node.attempts_at("slow") == ["success"])
+        self.still_serves(node)
+
     def two_steps(self, node):
-        drv, = self.instantiate('let slow = step "slow" "sleep 3; echo > $out"; in step "top" "echo ${slow} > $out"')
+        drv, = self.instantiate('let slow = step "slow" "sleep 100000 || true; echo > $out"; in step "top" "echo ${slow} > $out"')
         request = node.submit(drv)
         return drv, request, self.builders(node)
 
@@ -118,7 +128,7 @@ class Ends(farm.TestCase):
         drv, request, _ = self.two_steps(node)
         self.ends_with(node.coppice("cancel", "--let-finish", request), OK)
         self.assertEqual(node.status(request)["state"], "cancelled")
-        wait_until("what ran is finished", lambda: node.attempts_at("slow") == ["success"])
+        self.finish_slow(node)
         self.assertEqual(node.attempts_at("top"), [])
         self.ends_with(node.build(drv), OK)
         self.assertEqual(node.attempts_at("slow"), ["success"])
@@ -156,13 +166,17 @@ class Rebuild(farm.TestCase):
 
     def test_a_rebuild_goes_on_after_kill_9(self):
         node = self.new_farm()
-        drv, = self.instantiate('step "same" "sleep 4; echo > $out"')
-        self.ends_with(node.build(drv), OK)
+        drv, = self.instantiate('step "same" "sleep 100000 || true; echo > $out"')
+        first = node.build(drv, start=True)
+        self.end_sleepers()
+        self.ends_with(first.end(), OK)
         request = node.submit(drv, "--rebuild")
         builders = self.builders(node)
+        self.assertEqual(node.status(request)["state"], "open")
         node.kill()
         self.builders_gone(builders)
         node.start()
+        self.end_sleepers()
         self.ends_with(node.coppice("wait", request), OK)
         self.assertEqual(node.attempts_at("same").count("success"), 2)
 
