@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import unittest
 import urllib.request
 
@@ -206,12 +205,14 @@ class Machine(Hostile):
         text = "[limits]\ndisk_bytes_max = 0\nfiles_max = 0\n[limits.reserve]\n"
         return self.new_farm(state=state, settings=text + "".join(f"{k} = {v}\n" for k, v in reserve.items()))
 
+    def pool_is_doing(self, node):
+        return next(a["doing"] for path, a in node.actors().items() if path.endswith("/work/worker-pool"))
+
     def waits_for(self, node, drv, setting):
         """The build waits; the pool, its log and the client say for want of what. Gives the client."""
         client = node.build(drv, start=True)
         wait_until("the client is told", lambda: setting in client.err())
-        pool = next(a for path, a in node.actors().items() if path.endswith("/work/worker-pool"))
-        self.assertIn(setting, pool["doing"])
+        self.assertIn(setting, self.pool_is_doing(node))
         self.assertEqual(node.daemon.err().count("builds wait: this machine"), 1)
         self.assertEqual(node.attempts(), [])
         return client
@@ -222,7 +223,7 @@ class Machine(Hostile):
         drv, = self.instantiate('step "small" "echo > $out"')
         node = self.reserving(state, disk_bytes=50 * MIB, disk_free_min=100 * MIB)
         ballast = farm.write(os.path.join(state, "ballast"), "x" * (100 * MIB))
-        time.sleep(2)  # until it was measured
+        wait_until("it was measured", lambda: "disk_free_min" in self.pool_is_doing(node))
         client = self.waits_for(node, drv, "disk_free_min")
         os.remove(ballast)
         self.ends_with(client.end(), OK)
@@ -273,14 +274,19 @@ class IoBound(farm.TestCase):
         in map (n: step "compute-${toString n}" "sleep 1000; echo > $out") [ 1 2 3 ] ++
            map (n: local "local-${toString n}" "sleep 1000; echo > $out") [ 1 2 3 4 ]''')
         node = self.new_farm(settings="[limits]\nio_jobs = 3\n", jobs=2)
-        for drv in drvs:
-            node.submit(drv)
+        requests = {farm.drv_name(drv): node.submit(drv) for drv in drvs}
 
         def running():
-            return sorted(farm.drv_name(a["drv"]).split("-")[0] for a in node.attempts() if a["result"] == "running")
+            return sorted(farm.drv_name(a["drv"]) for a in node.attempts() if a["result"] == "running")
 
-        wait_until("all slots are busy", lambda: len(running()) == 5)
-        self.assertEqual(running(), ["compute"] * 2 + ["local"] * 3)
+        def next_one_runs(attempts):
+            wait_until("all slots are busy", lambda: len(node.attempts()) >= attempts and len(running()) == 5)
+            self.assertEqual([name.split("-")[0] for name in running()], ["compute"] * 2 + ["local"] * 3)
+
+        next_one_runs(5)
+        for kind, attempts in (("local", 6), ("compute", 7)):
+            self.ends_with(node.coppice("cancel", requests[next(n for n in running() if n.startswith(kind))]), OK)
+            next_one_runs(attempts)
 
 
 if __name__ == "__main__":
