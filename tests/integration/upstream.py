@@ -204,11 +204,19 @@ class Upstream(farm.TestCase):
     def test_a_cache_is_asked_once_for_each_path(self):
         server, drv = self.stock_cache()
         node = self.node(server)
-        other, = self.instantiate('step "absent" "echo absent > $out"', name="absent")
-        for _ in range(2):
-            self.ends_with(node.build(drv), OK)
-            self.ends_with(node.build(other), OK)
-        asked = [path for path in server.requests]
+        roots = self.instantiate('''let leaf = step "leaf" "sleep 100000 || true; echo absent > $out"; in [
+          (step "one" "cat ${leaf} > $out; echo one >> $out") (step "two" "cat ${leaf} > $out; echo two >> $out") ]''', name="absent")
+        self.ends_with(node.build(drv), OK)
+        requests = []
+        for root in roots:  # the second is planned while `leaf`, which no cache has, is not there yet
+            requests.append(node.submit(root))
+            farm.wait_until("it waits for the leaf", lambda: (lambda s: s["building"] == 1 and s["planned"] == 1)(
+                node.status(requests[-1])["steps"]))
+        self.end_sleepers()
+        for request in requests:
+            self.ends_with(node.coppice("wait", request), OK)
+        asked = [path for path in server.requests if path.endswith(".narinfo")]
+        self.assertEqual(len(asked), 6)  # app, lib and seed; leaf, one and two
         self.assertEqual(len(asked), len(set(asked)), asked)
 
     def test_what_is_to_be_built_again_is_built_although_a_cache_has_it(self):
