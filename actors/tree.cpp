@@ -75,17 +75,18 @@ std::string limits_kept_by(const rt::cgroup_root& groups, const limit_settings& 
 
 /// How a WORKER starts a STORE_UPLOADER without knowing it.
 auto uploader_starter(const node_parts& parts, ledger_actor ledger, std::optional<importer_actor> importer,
-                      rt::supervisor_actor uploads) {
+                      rt::supervisor_actor uploads, event_port events) {
   store_uploader_state::config c;
   c.blobs = parts.blobs;
   c.pool = parts.pool;
   c.nar_bytes_max = parts.settings.limits.nar_bytes_max;
   c.compression.level = parts.settings.compression_level;
   c.importer = std::move(importer);
+  c.events = std::move(events);
   c.compression.workers = 1; // so that a large output is hashed while it is compressed
   return [c, ledger, uploads](rt::self<worker_actor>* self, worker_state::upload_order o) {
     upload_task task{o.worker, o.drv, std::move(o.outputs), std::move(o.trees), std::move(o.kept_trees),
-                     std::move(o.candidates), {}, o.registered};
+                     std::move(o.candidates), {}, o.registered, o.key, o.token};
     if (o.content) task.content = store::content_request{o.content->first, o.content->second};
     rt::child_options options;
     options.kind = rt::restart_kind::temporary;
@@ -98,6 +99,42 @@ auto uploader_starter(const node_parts& parts, ledger_actor ledger, std::optiona
   };
 }
 
+event_kind kind_of(rt::actor_change::kind what) {
+  using kind = rt::actor_change::kind;
+  switch (what) {
+    case kind::started: return event_kind::actor_started;
+    case kind::restarted: return event_kind::actor_restarted;
+    case kind::died: return event_kind::actor_died;
+    case kind::ended: return event_kind::actor_ended;
+    case kind::given_up: return event_kind::actor_given_up;
+    case kind::escalated: break;
+  }
+  return event_kind::actor_escalated;
+}
+
+/// The node's events, from now on: what supervisors see is told here, all else by whoever does it.
+event_port begin_events(rt::directory& dir, const node_parts& parts) {
+  if (!parts.keeps_events) return {};
+  auto wall = parts.clock->wall_now().time_since_epoch();
+  auto stream = std::chrono::duration_cast<std::chrono::milliseconds>(wall).count();
+  event_port events{std::make_shared<event_log>(*parts.clock, parts.me.node, static_cast<std::uint64_t>(stream))};
+  farm_event first;
+  first.kind = event_kind::node_started;
+  first.node = parts.me.node;
+  first.text = parts.version;
+  events.add(std::move(first));
+  dir.observe([events](const rt::actor_change& c) {
+    if (c.passing && c.what == rt::actor_change::kind::started) return; // its request, attempt or upload says so
+    farm_event e;
+    e.kind = kind_of(c.what);
+    e.actor = c.path;
+    e.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(c.delay).count();
+    if (c.reason) e.text = rt::describe_reason(c.reason);
+    events.add(std::move(e));
+  });
+  return events;
+}
+
 } // namespace
 
 expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
@@ -105,6 +142,7 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   auto sandbox = sandbox_of(parts);
   if (!sandbox) return tl::unexpected(sandbox.error());
 
+  auto events = begin_events(dir, parts);
   rt::tree root{dir, "/" + parts.me.node.value, supervise(strategy::one_for_one, 3, 60s)};
   auto& lock_sup = root.node("lock", supervise(strategy::rest_for_one, 5, 60s));
   auto& coord_sup = root.node("coord", supervise(strategy::one_for_one, 5, 60s));
@@ -131,14 +169,15 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   ledger_config.open = parts.open_ledger;
   ledger_config.leases = leases;
   ledger_config.clock = parts.clock;
+  ledger_config.events = events;
   lock_sup.child_with<ledger_state>("ledger", busy_child, ledger_config, ledger_state::watchers{locks, keeper, publisher});
   auto session = lock_sup.child<session_state>("session", session_state::config{parts.me, leases, parts.clock}, ledger);
   lock_sup.child_with<lock_manager_state>("lock-manager", busy_child, ledger, session);
 
   auto observatory =
-    root.child<observatory_state>("observatory", observatory_state::config{parts.me.node, &dir, 100'000}, ledger);
+    root.child<observatory_state>("observatory", observatory_state::config{parts.me.node, &dir, 100'000, events, parts.clock}, ledger);
 
-  auto allocator = coord_sup.child_with<allocator_state>("allocator", busy_child, allocator_state::config{{}, parts.clock, 1s});
+  auto allocator = coord_sup.child_with<allocator_state>("allocator", busy_child, allocator_state::config{{}, parts.clock, 1s, events});
   rt::child_options patient;
   patient.ref.call_timeout = std::chrono::hours{1}; // inputs may be large
   rt::ref_options patiently = busy;
@@ -155,6 +194,7 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   keeper_config.graph.blobs = parts.blobs;
   keeper_config.graph.pool = parts.pool;
   keeper_config.graph.clock = parts.clock;
+  keeper_config.graph.events = events;
   keeper_config.graph.retry_first = parts.settings.failures.retry_first;
   keeper_config.graph.retry_max = parts.settings.failures.retry_max;
   keeper_config.directory = &dir;
@@ -213,7 +253,7 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   }
   worker_state::peers worker_peers{ledger,      locks, fetcher,
                                    observatory, pool,  workers_sup.handle(),
-                                   uploader_starter(parts, ledger, importer, uploads_sup.handle())};
+                                   uploader_starter(parts, ledger, importer, uploads_sup.handle(), events)};
   worker_pool_state::config pool_config;
   pool_config.worker = worker_config(parts, std::move(*sandbox));
   pool_config.session = parts.me.session;
@@ -228,6 +268,7 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   pool_config.directory = &dir;
   pool_config.workers_path = workers_sup.path();
   pool_config.make = parts.make_worker;
+  pool_config.events = events;
   work_sup.child_with<worker_pool_state>("worker-pool", busy_child, pool_config, worker_peers,
                                          std::vector<allocator_actor>{allocator}, workers_sup.handle());
   return node_tree{std::move(root), gateway, observatory, cache};

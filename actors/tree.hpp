@@ -42,6 +42,7 @@ struct node_parts {
   std::uint32_t slots = 1;
   bound_port* http_port;
   worker_pool_state::worker_maker make_worker = worker_pool_state::make_worker;
+  bool keeps_events = true; ///< benchmarks see what they cost
 };
 
 /// The declared tree of one node (docs/architecture.md), and the handles that the outside needs.

@@ -128,6 +128,20 @@ struct request_body {
 enum class request_state : std::uint8_t { open = 0, succeeded = 1, failed = 2, cancelled = 3, last_ = cancelled };
 std::string_view to_string(request_state s);
 
+/// A step's state as its graph sees it.
+enum class step_state : std::uint8_t {
+  planned = 0,       ///< waits for inputs
+  queued = 1,        ///< waits for a lock or a worker
+  building = 2,      ///< has a worker
+  built = 3,         ///< was built while this request waited, and is published
+  reused = 4,        ///< was there already
+  failed = 5,        ///< failed by itself
+  not_attempted = 6, ///< an input failed, or the request ended first
+  partial = 7,       ///< built; its machine cannot upload it yet
+  last_ = partial
+};
+std::string_view to_string(step_state s);
+
 /// What became of one root.
 struct root_result {
   nix::store_path drv;

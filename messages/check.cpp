@@ -98,6 +98,16 @@ expected<void> check(const kill_actor& m) {
   return {};
 }
 
+expected<void> check(const follow_events& m) {
+  if (m.wait_ms > poll_wait_ms_max) {
+    return bad("follow_events: wait_ms {}, at most {} are allowed", m.wait_ms, poll_wait_ms_max);
+  }
+  if (m.limit == 0 || m.limit > farm_events_per_page_max) {
+    return bad("follow_events: limit {}, 1 to {} are allowed", m.limit, farm_events_per_page_max);
+  }
+  return {};
+}
+
 expected<void> check(const ledger::read_attempts& m) {
   if (m.limit > rows_max) return bad("read_attempts: limit {}, at most {} are allowed", m.limit, rows_max);
   if (m.before_ms < 0) return bad("read_attempts: before_ms is negative");

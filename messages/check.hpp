@@ -23,6 +23,7 @@ expected<void> check(const cancel_request& m);
 expected<void> check(const find_log& m);
 expected<void> check(const get_tree& m);
 expected<void> check(const kill_actor& m);
+expected<void> check(const follow_events& m);
 expected<void> check(const ledger::read_attempts& m);
 expected<void> check(const ledger::read_failures& m);
 expected<void> check(const ledger::forget_failures& m);

@@ -67,20 +67,6 @@ struct accepted {
   COPPICE_STRUCT(accepted, 1, id, 2, state)
 };
 
-/// A step's state as its graph sees it.
-enum class step_state : std::uint8_t {
-  planned = 0,       ///< waits for inputs
-  queued = 1,        ///< waits for a lock or a worker
-  building = 2,      ///< has a worker
-  built = 3,         ///< was built while this request waited, and is published
-  reused = 4,        ///< was there already
-  failed = 5,        ///< failed by itself
-  not_attempted = 6, ///< an input failed, or the request ended first
-  partial = 7,       ///< built; its machine cannot upload it yet
-  last_ = partial
-};
-std::string_view to_string(step_state s);
-
 /// One change in a request, numbered from 1 without gaps.
 struct step_event {
   std::uint64_t seq = 0;

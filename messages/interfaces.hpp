@@ -60,6 +60,7 @@ COPPICE_ATOM(attempts, "attempts");
 COPPICE_ATOM(locks, "locks");
 COPPICE_ATOM(durations, "durations");
 COPPICE_ATOM(kill, "kill");
+COPPICE_ATOM(events, "events");
 COPPICE_ATOM(forget, "forget");
 COPPICE_ATOM(failures, "failures");
 COPPICE_ATOM(retry, "retry");
@@ -292,7 +293,13 @@ using observatory_actor = caf::typed_actor<
   /// What failed.
   replies_to<atom::failures_atom, caller, ledger::read_failures>::with<ledger::failure_rows>,
   /// Forget what failed. Role admin.
-  replies_to<atom::forget_atom, caller, ledger::forget_failures>::with<ledger::done>>;
+  replies_to<atom::forget_atom, caller, ledger::forget_failures>::with<ledger::done>,
+  /// What happened since; waits for news up to wait_ms.
+  replies_to<atom::events_atom, caller, follow_events>::with<event_page>,
+  // INTERNAL: something happened
+  reacts_to<atom::changed_atom>,
+  // INTERNAL: answer who waits for events and has something to hear, or has waited long enough
+  reacts_to<atom::output_atom>>;
 
 /// Accepts a request only after it is durable, and tells its clients how it goes.
 using gateway_actor = caf::typed_actor<

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "messages/build.hpp"
+#include "messages/events.hpp"
 
 #include <variant>
 
@@ -382,7 +382,8 @@ struct changed {
   std::vector<lock_state> locks;
   std::vector<request_id> requests;
   bool outbox = false; ///< something waits to be published
-  COPPICE_STRUCT(changed, 1, locks, 2, requests, 3, outbox)
+  std::vector<farm_event> events = {}; ///< what happened, in order; for OBSERVATORY alone
+  COPPICE_STRUCT(changed, 1, locks, 2, requests, 3, outbox, 4, events)
 };
 
 } // namespace coppice::ledger

@@ -241,6 +241,11 @@ actor_status ref_actor::status(time_point at) const {
   return s;
 }
 
+std::uint64_t ref_actor::births() const {
+  std::lock_guard lock{mutex_};
+  return births_;
+}
+
 caf::strong_actor_ptr ref_actor::target() const {
   std::lock_guard lock{mutex_};
   return target_;
@@ -332,6 +337,14 @@ bool directory::kill(const std::string& path, kill_mode how) const {
 std::size_t directory::size() const {
   std::shared_lock lock{shared_->mutex};
   return shared_->refs.size();
+}
+
+void directory::observe(std::function<void(const actor_change&)> hear) {
+  shared_->observer = std::move(hear);
+}
+
+void directory::tell(const actor_change& change) const {
+  if (shared_->observer) shared_->observer(change);
 }
 
 ref_actor& as_ref(const caf::strong_actor_ptr& p) {

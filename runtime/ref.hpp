@@ -59,6 +59,8 @@ public:
   /// Answers what has waited too long by `now` (actor clock).
   void sweep(caf::actor_clock::time_point now);
   actor_status status(caf::actor_clock::time_point now) const;
+  /// Incarnations so far.
+  std::uint64_t births() const;
   /// The present incarnation, or null.
   caf::strong_actor_ptr target() const;
 
@@ -105,6 +107,23 @@ enum class kill_mode : std::uint8_t {
   crash ///< the actor throws std::runtime_error("killed by operator")
 };
 
+/// What became of an actor, as its supervisor sees it.
+struct actor_change {
+  enum class kind : std::uint8_t {
+    started,   ///< it serves for the first time
+    restarted, ///< it serves again
+    died,      ///< it will be started again after `delay`
+    ended,     ///< by a fault, and it is not started again
+    given_up,  ///< it died too often
+    escalated  ///< a supervisor that gave up a child ends for it
+  };
+  kind what = kind::started;
+  std::string path;
+  caf::error reason{};
+  std::chrono::nanoseconds delay{0};
+  bool passing = false; ///< it came at run time
+};
+
 /// path → stable reference, for the supervisors, the mesh and the admin tool. Thread-safe. Copies are the same
 /// directory, so that it lives as long as the last actor that needs it.
 class directory {
@@ -133,6 +152,10 @@ public:
   /// never returns cannot be ended.
   bool kill(const std::string& path, kill_mode how = kill_mode::exit) const;
   std::size_t size() const;
+  /// From now on `hear` is called on supervisors' threads, for each change, and must not block. Before any tree runs.
+  void observe(std::function<void(const actor_change&)> hear);
+  /// For supervisors.
+  void tell(const actor_change& change) const;
   caf::actor_system& system() const { return shared_->system; }
 
 private:
@@ -141,6 +164,7 @@ private:
     caf::actor_system& system;
     mutable std::shared_mutex mutex;
     std::map<std::string, caf::strong_actor_ptr> refs;
+    std::function<void(const actor_change&)> observer;
   };
   std::vector<caf::strong_actor_ptr> all() const;
   std::shared_ptr<shared> shared_;

@@ -81,6 +81,9 @@ private:
   void tick_at(time_point t);
   void finish(const caf::error& why);
   void end();
+  void tell(actor_change::kind what, const child& c, const caf::error& reason = {}, std::chrono::nanoseconds delay = {}) const {
+    dir_.tell({what, path_of(c), reason, delay, c.passing});
+  }
 
   child* find(child_id id);
   /// Nothing is to be done about it, until something happens.
@@ -209,6 +212,7 @@ void supervisor::on_up(child_id id, std::uint64_t epoch) {
   auto c = find(id);
   if (c == nullptr || c->epoch != epoch || c->at != phase::starting) return;
   c->at = phase::up;
+  tell(as_ref(c->spec.ref).births() > 1 ? actor_change::kind::restarted : actor_change::kind::started, *c);
   advance();
 }
 
@@ -253,24 +257,29 @@ void supervisor::on_death(child& c, const caf::error& reason) {
               describe_reason(reason), restart->delay.count() / 1'000'000);
     c.at = phase::due;
     c.due = now() + restart->delay;
+    tell(actor_change::kind::died, c, reason, restart->delay);
     doom_followers(c);
   } else if (std::holds_alternative<restart_policy::give_up>(verdict)) {
     log::error("SUPERVISOR", "actor ended, too many restarts path={} reason=\"{}\"", path_of(c),
                describe_reason(reason));
     c.at = phase::ended;
+    tell(actor_change::kind::given_up, c, reason);
     finish(make_error(ec::too_many_restarts, path_of(c) + ": " + describe_reason(reason)));
   } else {
-    if (abnormal(reason))
+    if (abnormal(reason)) {
       log::warn("SUPERVISOR", "actor ended path={} reason=\"{}\"", path_of(c), describe_reason(reason));
+      tell(actor_change::kind::ended, c, reason);
+    }
     end_for_good(c, reason);
   }
 }
 
 void supervisor::on_stopped(child& c, const caf::error& reason) {
   c.doomed = false;
-  if (c.again)
+  if (c.again) {
     c.at = phase::due;
-  else
+    tell(actor_change::kind::died, c, reason);
+  } else
     end_for_good(c, reason);
 }
 
@@ -381,6 +390,7 @@ void supervisor::finish(const caf::error& why) {
   if (ending_) return;
   ending_ = true;
   final_ = why;
+  if (is(why, ec::too_many_restarts)) dir_.tell({actor_change::kind::escalated, plan_->path, why});
   for (auto& [id, c] : children_) {
     c.again = false;
     if (c.at == phase::due) c.at = phase::ended;

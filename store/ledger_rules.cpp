@@ -1,5 +1,8 @@
 #include "store/ledger_rules.hpp"
 
+#include <algorithm>
+#include <iterator>
+
 namespace coppice::store {
 
 namespace {
@@ -14,6 +17,7 @@ void ledger_changes::append_to(ledger::changed& out) {
     out.locks.push_back(std::move(row));
   out.requests.insert(out.requests.end(), requests.begin(), requests.end());
   out.outbox = out.outbox || outbox;
+  std::move(events.begin(), events.end(), std::back_inserter(out.events));
   *this = {};
 }
 
@@ -34,6 +38,21 @@ bool is_held(const ledger::lock_state& row) {
 
 ledger_rules::answer ledger_rules::apply(const ledger::any_transaction& t) {
   return std::visit([this](const auto& x) { return on(x); }, t);
+}
+
+farm_event& ledger_rules::tell(event_kind kind) {
+  changes_.events.emplace_back();
+  changes_.events.back().kind = kind;
+  return changes_.events.back();
+}
+
+farm_event& ledger_rules::tell(event_kind kind, const ledger::lock_state& row) {
+  auto& e = tell(kind);
+  e.drv = row.drv;
+  e.key = row.key;
+  e.token = row.token;
+  e.node = row.node;
+  return e;
 }
 
 expected<void> ledger_rules::require_live(const session_id& session, const char* what) {
@@ -119,6 +138,10 @@ ledger_rules::answer ledger_rules::on(const ledger::submit& t) {
   row.submitted_ms = now_ms_;
   rows_.add_request(row);
   changes_.requests.insert(t.id);
+  auto& e = tell(event_kind::request_accepted);
+  e.request = t.id;
+  e.count = t.body.roots.size();
+  e.text = t.client;
   return row;
 }
 
@@ -151,7 +174,7 @@ ledger_rules::answer ledger_rules::on(const ledger::finish& t) {
       return fail(ec::invalid, "cannot finish request " + t.id.to_string() + ": a success must name its roots");
     if (auto borne_out = require_roots(t); !borne_out) return tl::unexpected(borne_out.error());
   }
-  end_request(t.id, t.result);
+  end_request(*stored, t.result);
   stored->state = t.result.state;
   stored->result = t.result;
   return *std::move(stored);
@@ -187,16 +210,22 @@ ledger_rules::answer ledger_rules::on(const ledger::cancel& t) {
   result.reason = t.client.empty() ? "cancelled by an admin" : "cancelled by its client";
   for (auto& root : row->body.roots)
     result.roots.push_back({root.drv, {}, failure::cancelled});
-  end_request(t.id, result);
+  end_request(*row, result);
   row->state = result.state;
   row->result = std::move(result);
   return *std::move(row);
 }
 
-void ledger_rules::end_request(const request_id& id, const request_result& result) {
-  rows_.put_result(id, result);
-  rows_.drop_interest(id);
-  changes_.requests.insert(id);
+void ledger_rules::end_request(const ledger::request_row& before, const request_result& result) {
+  rows_.put_result(before.id, result);
+  rows_.drop_interest(before.id);
+  changes_.requests.insert(before.id);
+  auto& e = tell(event_kind::request_ended);
+  e.request = before.id;
+  e.outcome = result.state;
+  e.duration_ms = std::max<std::int64_t>(now_ms_ - before.submitted_ms, 0);
+  e.count = result.built;
+  e.text = result.reason;
 }
 
 } // namespace coppice::store

@@ -14,6 +14,7 @@ struct ledger_changes {
   std::map<inhash, ledger::lock_state> locks;
   std::set<request_id> requests;
   bool outbox = false;
+  std::vector<farm_event> events; ///< in order
   /// Moves all into `out`, behind what is there.
   void append_to(ledger::changed& out);
 };
@@ -88,7 +89,8 @@ private:
   expected<ledger::lock_state> lock_for(const inhash& key, fence token, const char* what);
 
   void end_session(const session_id& session, const char* reason);
-  void end_request(const request_id& id, const request_result& result);
+  /// `before` is the row as it was.
+  void end_request(const ledger::request_row& before, const request_result& result);
   void save(const ledger::lock_state& row);
   /// A change of holder: takes the next fence.
   void hand_over(ledger::lock_state& row, ledger::phase phase, const holder& who, const node_id& node, fence origin);
@@ -105,6 +107,11 @@ private:
   std::uint32_t count_now(const ledger::failure_record& failed) const;
   bool is_remembered(const ledger::failure_record& failed) const;
   void begin_attempt(const ledger::lock_state& row, std::string reason);
+  void end_attempt(const ledger::lock_state& row, failure result, const std::string& reason, const build_usage& usage,
+                   const std::vector<realised_output>& outputs = {});
+  /// Tells that it happened, once the batch is durable.
+  farm_event& tell(event_kind kind);
+  farm_event& tell(event_kind kind, const ledger::lock_state& row);
 
   ledger_rows& rows_;
   const ledger_policy& policy_;

@@ -22,6 +22,13 @@ std::vector<realised_output> sorted(std::vector<realised_output> outputs) {
   return outputs;
 }
 
+std::uint64_t nar_bytes(const std::vector<realised_output>& outputs) {
+  std::uint64_t sum = 0;
+  for (auto& o : outputs)
+    sum += o.info.nar_size;
+  return sum;
+}
+
 tl::unexpected<error> stale(const char* what, const ledger::lock_state& row, fence token) {
   return fail(ec::stale, std::string("cannot ") + what + " " + row.key.to_string() + " with token " +
                              std::to_string(token.value) + ": it is " + describe(row));
@@ -96,13 +103,24 @@ void ledger_rules::give_up(ledger::lock_state& row, failure kind, const std::str
 }
 
 void ledger_rules::begin_attempt(const ledger::lock_state& row, std::string reason) {
+  tell(event_kind::attempt_started, row).text = reason;
   rows_.add_attempt({row.key, row.token, row.drv, row.node, now_ms_, {}, failure::none, std::move(reason), {}});
+}
+
+void ledger_rules::end_attempt(const ledger::lock_state& row, failure result, const std::string& reason,
+                               const build_usage& usage, const std::vector<realised_output>& outputs) {
+  rows_.end_attempt(row.key, row.token, {now_ms_, result, cut(reason), usage});
+  auto& e = tell(event_kind::attempt_ended, row);
+  e.failure = result;
+  e.duration_ms = usage.wall_ms;
+  e.bytes = nar_bytes(outputs);
+  e.text = reason.substr(0, event_text_bytes_max);
 }
 
 ledger::lock_state ledger_rules::let_go(ledger::lock_state row, failure why, const std::string& reason,
                                         const build_usage& usage) {
   if (row.phase != ledger::phase::queued) {
-    rows_.end_attempt(row.key, row.token, {now_ms_, why, cut(reason), usage});
+    end_attempt(row, why, reason, usage);
     if (is_transient(why) && why != failure::cancelled) count_retry(row, why, reason);
   }
   row.phase = ledger::phase::free;
@@ -193,6 +211,7 @@ ledger_rules::answer ledger_rules::on(const ledger::partial& t) {
   if (!current || row->phase != ledger::phase::building) return stale("keep the outputs of", *row, t.token);
   row->phase = ledger::phase::partial;
   save(*row);
+  tell(event_kind::upload_partial, *row);
   return ledger::done{};
 }
 
@@ -240,7 +259,7 @@ ledger_rules::answer ledger_rules::on(const ledger::commit& t) {
   bool running = row->phase == ledger::phase::building || row->phase == ledger::phase::partial;
   if (!current || !running) return stale("commit", *row, t.token); // INV-1
   if (auto valid = require_outputs(outputs); !valid) return tl::unexpected(valid.error());
-  rows_.end_attempt(t.key, t.token, {now_ms_, failure::none, {}, t.usage});
+  end_attempt(*row, failure::none, {}, t.usage, outputs);
   begin_anew(*row);
   if (row->failed) set_failure(*row, {});
   row->phase = ledger::phase::realised;
@@ -277,6 +296,7 @@ ledger_rules::answer ledger_rules::on(const ledger::published& t) {
   if (row.published) return ledger::done{};
   row.published = true;
   save(row);
+  tell(event_kind::published, row);
   rows_.put_outbox(t.key, false);
   return ledger::done{};
 }
@@ -297,6 +317,7 @@ ledger_rules::answer ledger_rules::on(const ledger::substitute& t) {
   row.published = false;
   row.outputs = std::move(outputs);
   save(row);
+  tell(event_kind::substituted, row).bytes = nar_bytes(row.outputs);
   rows_.put_outputs(t.key, row.outputs);
   rows_.put_outbox(t.key, true);
   changes_.outbox = true;

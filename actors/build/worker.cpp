@@ -403,6 +403,8 @@ void worker_state::pack(bool registered) {
   o.worker = self_->stable();
   o.drv = job_.drv;
   o.registered = registered;
+  o.key = job_.key;
+  o.token = attempt_.token();
   for (auto& [output_name, output] : drv_.outputs) {
     realised_output r;
     r.name = output_name;

@@ -45,6 +45,8 @@ public:
     std::set<nix::store_path> candidates;          ///< what they may refer to
     std::optional<std::pair<nix::content_method, nix::hash_algo>> content; ///< the hash that a fixed output declares
     bool registered = false;
+    inhash key;
+    fence token; ///< of the attempt
   };
   struct peers {
     ledger_actor ledger;

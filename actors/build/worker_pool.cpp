@@ -257,6 +257,7 @@ void worker_pool_state::put(const inhash& key, occupant o) {
   drop(key);
   busy_[o.io_bound] += o.counts ? 1 : 0;
   slots_.emplace(key, std::move(o));
+  tell_busy();
 }
 
 void worker_pool_state::drop(const inhash& key) {
@@ -264,6 +265,11 @@ void worker_pool_state::drop(const inhash& key) {
   if (found == slots_.end()) return;
   busy_[found->second.io_bound] -= found->second.counts ? 1 : 0;
   slots_.erase(found);
+  tell_busy();
+}
+
+void worker_pool_state::tell_busy() {
+  config_.events.gauge([n = busy_[false] + busy_[true]](auto& g) { g.builds_running = n; });
 }
 
 void worker_pool_state::offer_soon() {

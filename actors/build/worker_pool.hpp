@@ -2,6 +2,7 @@
 
 #include "actors/build/room.hpp"
 #include "actors/build/worker.hpp"
+#include "actors/events.hpp"
 #include "messages/interfaces.hpp"
 #include "runtime/actor.hpp"
 #include "runtime/supervisor.hpp"
@@ -44,6 +45,7 @@ public:
     const rt::directory* directory;
     std::string workers_path; ///< of WORKERS_SUP
     worker_maker make = make_worker;
+    event_port events = {};
   };
   worker_pool_state(rt::self<interface>* self, config c, worker_state::peers peers,
                     std::vector<allocator_actor> allocators, rt::supervisor_actor workers);
@@ -66,6 +68,7 @@ private:
   void reconcile();
   void put(const inhash& key, occupant o);
   void drop(const inhash& key);
+  void tell_busy();
   /// Offers once all mail that is here now is read: much of it changes the slots.
   void offer_soon();
   void offer_slots();

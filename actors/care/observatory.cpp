@@ -70,7 +70,51 @@ observatory_state::interface::behavior_type observatory_state::make_behavior() {
         [out](const error& e) { out.deliver(make_error(e)); });
       return out;
     },
+    [this](atom::events_atom, const caller&, const follow_events& q) { return follow(q); },
+    [this](atom::changed_atom) { self_->later(config_.event_delay, atom::output_v); },
+    [this](atom::output_atom) { answer_followers(); },
   };
+}
+
+event_page observatory_state::page(const follow_events& q) const {
+  auto p = config_.events->read(q);
+  p.gauges.actors = config_.directory->size();
+  return p;
+}
+
+caf::result<event_page> observatory_state::follow(const follow_events& q) {
+  if (!config_.events) return make_error(ec::unsupported, "this node keeps no events");
+  if (q.wait_ms == 0 || config_.events->has_news(q)) return page(q);
+  if (followers_.size() >= event_followers_max)
+    return make_error(ec::overloaded, std::to_string(followers_.size()) + " others wait for events");
+  auto fixed = q;
+  if (q.after == events_from_now) fixed.after = config_.events->read(q).next;
+  std::chrono::milliseconds wait{std::min(q.wait_ms, poll_wait_ms_max)};
+  rt::reply<event_page> out{self_};
+  followers_.push_back({fixed, config_.clock->now() + wait, out});
+  self_->later(wait, atom::output_v);
+  await_events();
+  return out;
+}
+
+void observatory_state::await_events() {
+  config_.events->wake_once([me = caf::weak_actor_ptr{self_->ctrl()}] {
+    if (auto to = caf::actor_cast<caf::strong_actor_ptr>(me))
+      caf::anon_send(caf::actor_cast<observatory_actor>(to), atom::changed_v);
+  });
+  // what happened since it was looked for wakes nobody
+  for (auto& f : followers_)
+    if (config_.events->has_news(f.what)) return self_->later(config_.event_delay, atom::output_v);
+}
+
+void observatory_state::answer_followers() {
+  auto now = config_.clock->now();
+  std::erase_if(followers_, [&](const follower& f) {
+    if (now < f.due && !config_.events->has_news(f.what)) return false;
+    f.out.deliver(page(f.what));
+    return true;
+  });
+  if (!followers_.empty()) await_events();
 }
 
 void observatory_state::on_progress(const step_progress& p) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/events.hpp"
 #include "messages/interfaces.hpp"
 #include "runtime/actor.hpp"
 #include "runtime/ref.hpp"
@@ -9,9 +10,9 @@
 
 namespace coppice::actors {
 
-/// Knows the status of every actor and what every build is doing; restarts nobody.
-/// Takes: progress from WORKERs, follow from GRAPHs, tree, kill, attempts, locks, durations, failures, forget from
-/// clients. Sends: progress to GRAPHs that follow, reads and forget_failures to LEDGER. Owns: who follows what (soft).
+/// Knows the status of every actor, what every build is doing and what happened; restarts nobody.
+/// Takes: progress from WORKERs, follow from GRAPHs, tree, events, kill, attempts, locks, durations, failures, forget
+/// from clients. Sends: progress to GRAPHs that follow, reads and forget_failures to LEDGER. Owns: who follows what (soft).
 /// Supervised by: ROOT.
 class observatory_state {
 public:
@@ -22,12 +23,25 @@ public:
     node_id node;
     const rt::directory* directory;
     std::size_t followed_max = 100'000; ///< inhashes followed; further ones are shown without progress
+    event_port events;
+    const rt::clock* clock = nullptr;
+    std::chrono::milliseconds event_delay{40}; ///< events are collected for so long before who waits is answered
   };
   observatory_state(rt::self<interface>* self, config c, ledger_actor ledger);
   interface::behavior_type make_behavior();
 
 private:
+  /// Who waits for events.
+  struct follower {
+    follow_events what;
+    rt::boot_clock::time_point due;
+    rt::reply<event_page> out;
+  };
   void on_progress(const step_progress& p);
+  caf::result<event_page> follow(const follow_events& q);
+  event_page page(const follow_events& q) const;
+  void await_events();
+  void answer_followers();
 
   rt::self<interface>* self_;
   config config_;
@@ -38,6 +52,7 @@ private:
   };
   std::map<inhash, followed> followed_;
   std::set<graph_actor> known_; ///< monitored, each once
+  std::vector<follower> followers_;
 };
 
 } // namespace coppice::actors

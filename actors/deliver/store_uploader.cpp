@@ -112,7 +112,15 @@ void store_uploader_state::ask_generations() {
         });
 }
 
+void store_uploader_state::tell(event_kind kind) {
+  auto e = event_of(kind, task_.drv, task_.key, task_.token);
+  for (auto& x : *packed_)
+    if (!x.present) e.bytes += x.facts.blob_size;
+  config_.events.add(std::move(e));
+}
+
 void store_uploader_state::put() {
+  tell(event_kind::upload_begun);
   self_->doing("putting " + std::string(task_.drv.name()));
   auto work = [batch = packed_, blobs = config_.blobs]() -> expected<void> {
     for (auto& x : *batch) {
@@ -167,6 +175,7 @@ void store_uploader_state::import_references() {
 }
 
 void store_uploader_state::finish() {
+  tell(event_kind::upload_ended);
   self_->send(task_.worker, atom::stored_v, packed_outputs{task_.outputs, {}, false});
   self_->quit();
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/events.hpp"
 #include "messages/interfaces.hpp"
 #include "nix/hash.hpp"
 #include "nix/store_path.hpp"
@@ -25,6 +26,8 @@ struct upload_task {
   std::set<nix::store_path> candidates;          ///< what the outputs may refer to
   std::optional<store::content_request> content;
   bool registered = false; ///< they are in the local store and in the journal of kept outputs already
+  inhash key;
+  fence token; ///< of the attempt
 };
 
 /// Packs one attempt's outputs and puts them into the store, durably, however often it takes.
@@ -43,6 +46,7 @@ public:
     store::zstd_options compression;
     std::optional<importer_actor> importer; ///< of what outputs refer to, if there are upstream caches it may be from
     std::chrono::milliseconds retry_first{1'000}, retry_max{300'000}; ///< delays between tries, doubling
+    event_port events = {};
   };
   store_uploader_state(rt::self<interface>* self, config c, ledger_actor ledger, upload_task task);
   interface::behavior_type make_behavior();
@@ -58,6 +62,7 @@ private:
   void on_packed(const packed_outputs& p, const caf::error& e);
   void ask_generations();
   void put();
+  void tell(event_kind kind);
   void register_blobs();
   void import_references();
   void finish();

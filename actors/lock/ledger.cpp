@@ -149,6 +149,7 @@ void ledger_state::on_finished() {
       open_.erase(found);
     }
     auto& changes = batch.changes;
+    config_.events.add(std::exchange(changes.events, {})); // not copied for those who watch rows
     if (!changes.locks.empty()) self_->send(watchers_.locks, atom::changed_v, changes);
     if (changes.outbox) self_->send(watchers_.publisher, atom::changed_v, changes);
     if (!changes.requests.empty()) self_->send(watchers_.graphs, atom::changed_v, changes);

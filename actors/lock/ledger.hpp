@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/events.hpp"
 #include "actors/lock/lease.hpp"
 #include "messages/interfaces.hpp"
 #include "runtime/actor.hpp"
@@ -33,6 +34,7 @@ public:
     const rt::clock* clock;
     std::size_t queue_max = 65'536; ///< transactions that wait; further ones: overloaded
     std::size_t batch_max = 1'024;  ///< transactions in one durable commit
+    event_port events = {};
   };
 
   ledger_state(rt::self<interface>* self, config c, watchers w);

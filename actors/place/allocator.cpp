@@ -37,6 +37,7 @@ allocator_state::interface::behavior_type allocator_state::make_behavior() {
       placement_.tick(config_.clock->now(), out);
       perform(out);
       tell_shortage();
+      tell_queue();
       self_->later(config_.tick, atom::tick_v);
     },
   };
@@ -63,6 +64,18 @@ void allocator_state::tell_shortage() {
   for (auto& [address, graph] : told_) self_->send(graph, atom::waiting_v, waiting{{}, why});
   for (auto& [address, graph] : before)
     if (!told_.contains(address)) self_->send(graph, atom::waiting_v, waiting{});
+}
+
+void allocator_state::tell_queue() {
+  config_.events.gauge([&](event_log::gauges& g) {
+    g.steps_waiting = placement_.waiting(false);
+    g.io_steps_waiting = placement_.waiting(true);
+    auto since = placement_.oldest_waiting();
+    g.oldest_waiting_ms =
+        since ? std::chrono::duration_cast<std::chrono::milliseconds>(config_.clock->now() - *since).count() : 0;
+    g.slots_free = placement_.slots_free(false);
+    g.io_slots_free = placement_.slots_free(true);
+  });
 }
 
 void allocator_state::assign(const placement::assign& a) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/events.hpp"
 #include "actors/place/placement.hpp"
 #include "messages/interfaces.hpp"
 #include "runtime/actor.hpp"
@@ -21,6 +22,7 @@ public:
     placement::options limits;
     const rt::clock* clock;
     std::chrono::milliseconds tick{1'000};
+    event_port events = {};
   };
   allocator_state(rt::self<interface>* self, config c);
   interface::behavior_type make_behavior();
@@ -29,6 +31,7 @@ private:
   void perform(placement::effects& effects);
   void assign(const placement::assign& a);
   void tell_shortage();
+  void tell_queue();
 
   rt::self<interface>* self_;
   config config_;

@@ -38,11 +38,19 @@ bool placement::add(const coppice::job& j, time_point now, effects& out) {
     found = jobs_.try_emplace(j.key).first;
     found->second.job = j;
     found->second.age = ++arrivals_;
+    found->second.since = now;
     enqueue(found->second);
   }
   explain(found->second, out);
   place(now, out);
   return true;
+}
+
+std::optional<placement::time_point> placement::oldest_waiting() const {
+  std::optional<time_point> oldest;
+  for (auto& [key, e] : jobs_)
+    if (!e.assigned && (!oldest || e.since < *oldest)) oldest = e.since;
+  return oldest;
 }
 
 void placement::lend(const inhash& key, std::int32_t priority) {

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <tuple>
@@ -57,6 +58,10 @@ public:
   void tick(time_point now, effects& out);
 
   std::size_t waiting() const { return queues_[0].size() + queues_[1].size(); }
+  /// Of those that are io_bound, or of the others.
+  std::size_t waiting(bool io_bound) const { return queues_[io_bound].size(); }
+  /// When the job came that has waited longest; none if none waits.
+  std::optional<time_point> oldest_waiting() const;
   std::size_t assigned() const { return jobs_.size() - waiting(); }
   /// Of all machines; for jobs that are io_bound, or for the others.
   std::size_t slots_free(bool io_bound) const;
@@ -67,6 +72,7 @@ private:
   struct entry {
     coppice::job job;
     std::uint64_t age = 0;      ///< order of arrival
+    time_point since;           ///< of its arrival
     bool assigned = false;
     time_point assigned_at;
     node_id node;

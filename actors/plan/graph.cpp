@@ -180,6 +180,7 @@ void graph_state::perform(plan::effects effects) {
     else if (auto* o = std::get_if<plan::over>(&e))
       finish(make_result(o->state));
   }
+  config_.events.add(std::exchange(news_, {}));
   if (!lent.keys.empty()) self_->send(peers_.allocator, atom::place_v, std::move(lent));
   pump_acquires();
   auto& c = plan_->counts();
@@ -300,10 +301,27 @@ void graph_state::tell(step_event e) {
     running_.erase(e.key);
     started_.erase(began);
   }
+  publish(e);
   e.seq = ++last_seq_;
   events_.push_back(std::move(e));
   if (events_.size() > events_kept_max) events_.pop_front();
   wake_polls();
+}
+
+void graph_state::publish(const step_event& s) {
+  if (s.state == step_state::planned || s.state == step_state::partial) return;
+  auto kind = s.state == step_state::queued     ? event_kind::step_waiting
+              : s.state == step_state::building ? event_kind::step_started
+                                                : event_kind::step_ended;
+  auto e = event_of(kind, s.drv, s.key, s.token);
+  e.request = request_.id;
+  e.node = s.node;
+  e.step = s.state;
+  e.failure = s.failure;
+  e.duration_ms = s.duration_ms;
+  e.bytes = s.bytes;
+  e.text = s.text.substr(0, event_text_bytes_max);
+  news_.push_back(std::move(e));
 }
 
 request_result graph_state::make_result(request_state state) const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/events.hpp"
 #include "actors/plan/closure_graph.hpp"
 #include "messages/interfaces.hpp"
 #include "runtime/actor.hpp"
@@ -61,6 +62,7 @@ public:
     bool fail_unplaceable = true; ///< a solo node: no other machine will ever come
     std::chrono::milliseconds retry_first{1'000}; ///< see plan::options
     std::chrono::milliseconds retry_max{60'000};
+    event_port events = {};
   };
 
   graph_state(rt::self<interface>* self, config c, peers p, ledger::request_row request, coppice::epoch epoch);
@@ -100,6 +102,7 @@ private:
   void place(std::uint32_t node, fence token);
   void release(std::uint32_t node, fence token);
   void tell(step_event e);
+  void publish(const step_event& e);
   void finish(request_result result);
   void settle(const request_result& result);
   request_result make_result(request_state state) const;
@@ -135,6 +138,7 @@ private:
   std::optional<request_result> wanted_result_; ///< T14 was asked for and not answered
   std::optional<request_result> result_;        ///< as the ledger stored it
 
+  std::vector<farm_event> news_; ///< of steps, until the present effects are performed
   std::deque<step_event> events_;
   std::uint64_t last_seq_ = 0, stream_ = 0;
   std::map<inhash, running_step> running_;

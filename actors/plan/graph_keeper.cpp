@@ -69,6 +69,7 @@ void graph_keeper_state::read_open(const std::vector<ledger::lock_state>& held) 
       for (auto& id : over) read(id); // its GRAPH may not have been told
       release_orphans(held, open.rows);
       self_->doing(std::to_string(graphs_.size()) + " requests owned");
+      config_.graph.events.gauge([n = open.rows.size()](auto& g) { g.requests_open = n; });
     },
     [](const error& e) { rt::log::warn("GRAPH_KEEPER", "open requests not read, tried again error={}", to_string(e)); });
 }

@@ -29,6 +29,14 @@ expected<void> forget_failure_command(farm& f, const std::string& what, bool jso
 
 expected<void> kill_command(farm& f, const kill_actor& what, bool json);
 
+struct events_options {
+  bool follow = false;                ///< go on for ever
+  std::optional<std::uint64_t> since; ///< only those numbered above
+  std::uint64_t epoch = 0;            ///< which numbering `since` is of; 0: the present one
+};
+/// Oldest first, a line for each; says so where some are lost, and where a new process of the node numbers them anew.
+expected<void> events_command(farm& f, const events_options& options, bool json);
+
 struct keygen_options {
   std::string name;
   coppice::role role = role::submitter;

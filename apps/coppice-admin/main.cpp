@@ -14,6 +14,7 @@ struct command_line {
   std::size_t failures = 100;
   std::string forget;
   kill_actor kill;
+  events_options events;
   keygen_options keygen;
   bool watch = false;
 };
@@ -57,6 +58,14 @@ int run(int argc, char** argv) {
                              "Examples:\n  coppice-admin forget-failure /nix/store/0a1b…-hello.drv\n"
                              "  coppice-admin forget-failure all");
   forget->add_option("DRV", line.forget, "the derivation, or all")->required()->type_name("");
+  auto* events =
+      add_command(app, line, "events", "show what happened, a line for each event, oldest first",
+                  "Examples:\n  coppice-admin events -f\n  coppice-admin events --json | jq 'select(.event==\"attempt_ended\")'\n"
+                  "  coppice-admin events -f --json --epoch 1732312800000 --since 4711    # go on where a script was");
+  events->add_flag("-f,--follow", line.events.follow, "the last ones, and go on: also when the node is started again");
+  events->add_option("--since", line.events.since, "only those numbered above N")->type_name("N");
+  events->add_option("--epoch", line.events.epoch, "the numbering that N is of; if there is another one now, from its beginning")
+      ->type_name("EPOCH");
   auto* kill = add_command(app, line, "kill", "end an actor, to rehearse: its supervisor starts it again",
                            "Examples:\n  coppice-admin kill /coord/gateway\n  coppice-admin kill /lock/ledger --crash");
   kill->add_option("PATH", line.kill.path, "the actor, as 'tree --json' names it")->required()->type_name("");
@@ -90,6 +99,7 @@ int run(int argc, char** argv) {
     if (tree->parsed()) return tree_command(*found, line.watch, json);
     if (attempts->parsed()) return attempts_command(*found, line.attempts, json);
     if (locks->parsed()) return locks_command(*found, json);
+    if (events->parsed()) return events_command(*found, line.events, json);
     if (failures->parsed()) return failures_command(*found, line.failures, json);
     if (forget->parsed()) return forget_failure_command(*found, line.forget, json);
     return kill_command(*found, line.kill, json);

@@ -25,7 +25,7 @@ TEST_CASE("every handler that takes a caller is a method, and no other is") {
   caller admin{"a", role::admin};
   for (auto m : {"info", "missing", "submit", "poll", "status", "cancel", "log"})
     CHECK(r.find("gateway", m, admin));
-  for (auto m : {"tree", "kill", "attempts", "locks"})
+  for (auto m : {"tree", "kill", "attempts", "locks", "events"})
     CHECK(r.find("observatory", m, admin));
   for (auto m : {"tick", "follow", "progress", ""}) {
     CHECK(code(r.find("gateway", m, admin)) == ec::unsupported);

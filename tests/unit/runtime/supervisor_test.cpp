@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <latch>
+#include <map>
 #include <thread>
 
 using namespace coppice;
@@ -188,6 +189,38 @@ TEST_CASE("too many restarts escalate to the parent, which restarts the subtree 
   CHECK(w.status("/t/n").restarts == 1);
   CHECK(w.status("/t/n").last_exit == "too_many_restarts: /t/n/a: crashed: in 'crash': as told");
   CHECK(!root.ended->has_value());
+}
+
+TEST_CASE("whoever observes hears what becomes of each actor, up to the escalation") {
+  using kind = rt::actor_change::kind;
+  std::map<std::string, std::vector<kind>> heard; // of different actors in any order
+  diary d;
+  world w;
+  w.directory.observe([&](const rt::actor_change& c) { heard[c.path].push_back(c.what); });
+  rt::tree tree{w.directory, "/t", calm_options()};
+  auto inner = calm_options();
+  inner.restarts.max_restarts = 1;
+  auto& node = tree.node("n", inner);
+  auto a = node.child<puppet>("a", std::string("a"), &d);
+  auto root = w.run(tree);
+  w.settle();
+  using changes = std::vector<kind>;
+  CHECK(heard["/t/n"] == changes{kind::started});
+  CHECK(heard["/t/n/a"] == changes{kind::started});
+  heard.clear();
+  w.ask(a, crash_atom::value);
+  w.advance(1s);
+  CHECK(heard["/t/n/a"] == changes{kind::died, kind::restarted});
+  CHECK(heard.size() == 1);
+  heard.clear();
+  w.ask(a, crash_atom::value);
+  w.advance(1s);
+  CHECK(heard["/t/n/a"] == changes{kind::given_up, kind::restarted});
+  CHECK(heard["/t/n"] == changes{kind::escalated, kind::died, kind::restarted});
+  heard.clear();
+  rt::shut_down(root.address);
+  w.settle();
+  CHECK(heard.empty()); // an orderly end is no news
 }
 
 TEST_CASE("restarts multiply through the levels until the root gives up, and then every call fails at once") {
