@@ -69,9 +69,7 @@ std::optional<std::string> display::line_of(const step_event& event) {
 }
 
 std::vector<std::string> display::take(const request_progress& news, time_point now) {
-  std::vector<std::string> lines;
-  if (away_ && !options_.live && !options_.quiet) lines.push_back(fmt::format("{} answers again", away_->endpoint));
-  away_.reset();
+  auto lines = back();
   counts_ = news.counts;
   running_ = news.running;
   received_ = now;
@@ -126,6 +124,12 @@ std::vector<std::string> display::away(const std::string& endpoint, time_point n
   away_->endpoint = endpoint;
   if (!first || options_.live || options_.quiet) return {};
   return {fmt::format("waiting for {}", endpoint)};
+}
+
+std::vector<std::string> display::back() {
+  const auto was = std::exchange(away_, std::nullopt);
+  if (!was || options_.live || options_.quiet) return {};
+  return {fmt::format("{} answers again", was->endpoint)};
 }
 
 std::string display::counts_text() const {

@@ -42,6 +42,9 @@ public:
 
   /// The farm does not answer; `endpoint` is what was tried last. Gives a line the first time, if there is no block.
   std::vector<std::string> away(const std::string& endpoint, time_point now);
+  bool is_away() const { return away_.has_value(); }
+  /// It has answered. Gives a line if away() gave one.
+  std::vector<std::string> back();
 
   /// Names (nix::name_without_version) whose builds' durations in the past would help now; each only once, at most
   /// `names_max`. None unless live.

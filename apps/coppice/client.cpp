@@ -36,7 +36,6 @@ expected<void> client::connect() {
     std::vector<std::string> lines;
     {
       const std::lock_guard lock(mutex_);
-      following_ = true;
       lines = display_.away(endpoint, clock::now());
     }
     console_.say(lines);
@@ -51,7 +50,7 @@ void client::redraw() {
   const auto size = console_.size();
   {
     const std::lock_guard lock(mutex_);
-    if (following_) {
+    if (following_ || display_.is_away()) {
       block = display_.block(clock::now(), size);
     } else if (!doing_.empty() && size.width > 1) {
       auto line = doing_;
@@ -62,6 +61,17 @@ void client::redraw() {
     }
   }
   console_.draw(block);
+}
+
+void client::back() {
+  std::vector<std::string> lines;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!display_.is_away()) return;
+    lines = display_.back();
+  }
+  redraw(); // so that what is printed next is not below "waiting for …"
+  console_.say(lines);
 }
 
 void client::doing(const std::string& what) {
@@ -123,7 +133,7 @@ expected<request_progress> client::poll(const request_id& id, std::uint64_t afte
 
 expected<void> client::cancel(const request_id& id) {
   console_.say({fmt::format("cancelling request {} (Ctrl-C again leaves at once)", id.to_string())});
-  auto done = farm_->ask<accepted>("gateway", "cancel", cancel_request{id});
+  auto done = ask<accepted>("gateway", "cancel", cancel_request{id});
   if (done) return {};
   return fail(done.error().code, fmt::format("cannot cancel request {}: {}", id.to_string(), done.error().what));
 }

@@ -32,7 +32,9 @@ public:
 
   template <class Reply, class Message>
   expected<Reply> ask(const std::string& target, const std::string& method, const Message& message) {
-    return farm_->ask<Reply>(target, method, message);
+    auto reply = farm_->ask<Reply>(target, method, message);
+    if (reply) back();
+    return reply;
   }
 
   /// Shows the request until it is over and prints how it ended. `shutdown` if left by Ctrl-C.
@@ -56,6 +58,7 @@ public:
 private:
   using clock = std::chrono::steady_clock;
   void redraw();
+  void back();
   void take(const request_progress& news);
   expected<request_progress> poll(const request_id& id, std::uint64_t after);
   expected<void> cancel(const request_id& id);

@@ -62,6 +62,14 @@ public:
     return std::cout ? expected<void>{} : fail(ec::io, "cannot write to standard output");
   }
 
+  /// What comes next begins a line.
+  expected<void> end_line() {
+    if (last_ == '\n') return {};
+    if (auto done = write("\n"); !done) return done;
+    return flush();
+  }
+  bool to_terminal() const { return terminal_; }
+
 private:
   std::string_view last_of(std::string_view text) const {
     auto start = text.ends_with('\n') ? text.size() - 1 : text.size();
@@ -72,6 +80,7 @@ private:
     return text.substr(start + 1);
   }
   expected<void> write(std::string_view bytes) {
+    if (!bytes.empty()) last_ = bytes.back();
     if (terminal_)
       std::cout << cleaner_.feed(bytes);
     else
@@ -81,6 +90,7 @@ private:
 
   std::size_t lines_;
   bool terminal_;
+  char last_ = '\n';
   std::string held_;
   line_cleaner cleaner_;
 };
@@ -149,6 +159,7 @@ private:
   expected<bool> next_attempt() {
     const auto ended = place_.attempt;
     if (!what_.drv || !is_transient(ended.result)) return false;
+    if (auto done = output_.end_line(); !done) return tl::unexpected(done.error());
     client_.screen().note(fmt::format("coppice: this attempt ended: {}; waiting for the next one", reason_of(ended)));
     const auto start = std::chrono::steady_clock::now();
     while (std::chrono::steady_clock::now() - start < next_attempt_patience) {
@@ -170,6 +181,8 @@ private:
   }
 
   expected<int> tell_end() {
+    if (output_.to_terminal()) // elsewhere the log stays as it is, to the byte
+      if (auto done = output_.end_line(); !done) return tl::unexpected(done.error());
     const auto& attempt = place_.attempt;
     const auto name = short_name(attempt.drv);
     const std::chrono::milliseconds took{attempt.ended_ms.value_or(attempt.started_ms) - attempt.started_ms};

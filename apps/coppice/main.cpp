@@ -122,9 +122,13 @@ CLI::App* add_log(CLI::App& app, command_line& line) {
   log->add_option("WHAT", line.log.what, "derivation (its newest attempt), or <inhash>-<token> (that attempt)")
       ->required()
       ->type_name("");
-  log->add_flag("-f,--follow", line.log.follow, "go on until the build is over, and end with its result");
-  log->add_option("-n,--lines", line.log.lines, "only the last lines (of the last 4 MB)")->type_name("LINES")->check(CLI::PositiveNumber);
+  auto* follow =
+      log->add_flag("-f,--follow", line.log.follow, "go on until the build is over, and end with its result");
+  auto* lines = log->add_option("-n,--lines", line.log.lines, "only the last lines (of the last 4 MB)")
+                    ->type_name("LINES")
+                    ->check(CLI::PositiveNumber);
   add_common(*log, line);
+  log->get_option("--json")->excludes(follow)->excludes(lines); // it prints the attempt's facts, not its log
   log->footer("Examples:\n"
               "  coppice log /nix/store/0a1b…-hello.drv\n"
               "  coppice log 0a1b…-hello.drv -f -n 50\n"

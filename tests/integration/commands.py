@@ -68,6 +68,10 @@ class Commands(farm.TestCase):
         drv, = self.instantiate('step "never" "echo > $out"')
         self.assertIn("never.drv", self.ends_with(self.node.coppice("log", drv), USAGE).err)
 
+    def test_log_prints_facts_or_lines_and_not_both(self):
+        for option in (("-f",), ("-n", "1")):
+            self.assertIn("--json", self.ends_with(self.node.coppice("log", "never.drv", "--json", *option), USAGE).err)
+
     def test_log_follow_prints_lines_as_they_come_and_ends_with_the_build(self):
         drv, = self.instantiate('step "talks" "echo first; sleep 100000 || true; echo second; echo > $out"')
         request = self.node.submit(drv)
@@ -104,17 +108,17 @@ class Commands(farm.TestCase):
         self.assertRegex(self.ends_with(log.end(), OK).out, "^2\nunfinished(.*Killed\n)?, finished\n$")
 
     def test_log_follow_survives_a_killed_daemon(self):
-        drv, = self.instantiate('step "talks" "echo first; sleep 100000 || true; echo second; echo > $out"')
+        drv, = self.instantiate('step "talks" "echo first; printf half; sleep 100000 || true; echo ; echo second; echo > $out"')
         request = self.node.submit(drv)
         self.builders(self.node)
         log = self.node.start_coppice("log", "-f", drv)
-        farm.wait_until("the first line is printed", lambda: log.out() == "first\n")
+        farm.wait_until("the first line is printed", lambda: log.out() == "first\nhalf")
         self.node.kill()
         self.node.start()
-        farm.wait_until("the next attempt's line is printed", lambda: log.out() == "first\nfirst\n")
+        farm.wait_until("the next attempt's line is printed", lambda: log.out() == "first\nhalf\nfirst\nhalf")
         self.end_sleepers()
         done = self.ends_with(log.end(), OK)
-        self.assertRegex(done.out, "^first\nfirst\n(.*Killed\n)?second\n$")
+        self.assertRegex(done.out, "^first\nhalf\nfirst\nhalf(.*Killed\n)?\nsecond\n$")
         self.assertIn("waiting for the next one", done.err)
         self.ends_with(self.node.coppice("wait", request), OK)
 

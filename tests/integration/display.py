@@ -138,6 +138,22 @@ class Display(farm.TestCase):
         self.end_sleepers(2)
         self.assertEqual(terminal.end(), OK)
 
+    def test_log_follow_waits_for_a_killed_daemon_and_leaves_no_trace_of_it(self):
+        request = self.node.submit(self.instantiate('step "talks" "echo first; sleep 100000 || true; printf last; echo > $out"')[0])
+        self.builders(self.node)
+        terminal = self.on_terminal(["log", "-f", self.node.attempts()[0]["drv"]], 80, 24)
+        terminal.shows("^first$")
+        self.node.kill()
+        terminal.shows(r"^waiting for tcp://\S+ \(\d+ s\)$")
+        self.node.start()
+        lines = "\n".join(terminal.shows(r"(?s)^first$.*^first$"))
+        self.assertNotRegex(lines, "waiting for tcp")
+        self.assertRegex(lines, "waiting for the next one")
+        self.end_sleepers()
+        self.assertEqual(terminal.end(), OK)
+        self.assertRegex("\n".join(terminal.screen.lines()), r"(?m)^last\ncoppice: built talks ")
+        self.ends_with(self.node.coppice("wait", request), OK)
+
     def test_no_colours_where_none_are_wanted_and_no_block_on_a_dumb_terminal(self):
         drv = self.graph()
         plain = self.build(drv, 80, 24, NO_COLOR="1")
