@@ -2,13 +2,12 @@
 
 #include "runtime/fd.hpp"
 #include "store/files.hpp"
+#include "store/upstream/http.hpp"
 
-#include <curl/curl.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <memory>
 #include <optional>
 #include <thread>
 
@@ -18,10 +17,6 @@ namespace {
 constexpr long redirects_max = 10;
 constexpr const char* protocols = "http,https,ftp,ftps,file";
 constexpr const char* protocols_of_redirects = "http,https,ftp,ftps";
-
-struct free_handle {
-  void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
-};
 
 /// One URL on its way into one file, in one or more tries.
 class transfer {
@@ -34,7 +29,6 @@ public:
     easy_.reset(curl_easy_init());
     if (!easy_) return refuse(ec::io, "libcurl cannot start");
     set_options();
-    fresh_ = true;
     again = false;
     const auto code = curl_easy_perform(easy_.get());
     if (failure_) return tl::unexpected(*failure_);
@@ -46,38 +40,32 @@ public:
     if (code == CURLE_OK) return {};
     again = worth_another_try(code);
     return refuse(code == CURLE_FILE_COULDNT_READ_FILE ? ec::not_found : ec::io,
-                  std::string{message_[0] != '\0' ? message_ : curl_easy_strerror(code)} + " (" + std::to_string(code) +
-                      ")");
+                  store::why_not(code, message_) + " (" + std::to_string(code) + ")");
   }
 
   bool again = false;
 
 private:
-  template <class Value>
-  void set(CURLoption option, Value value) {
-    // ignored: an option that this libcurl lacks shows in the transfer, which then fails
-    (void)curl_easy_setopt(easy_.get(), option, value);
-  }
-
   void set_options() {
+    const auto easy = easy_.get();
     had_ = size_;
     message_[0] = '\0';
-    set(CURLOPT_URL, url_.c_str());
-    set(CURLOPT_PROTOCOLS_STR, protocols);
-    set(CURLOPT_REDIR_PROTOCOLS_STR, protocols_of_redirects);
-    set(CURLOPT_FOLLOWLOCATION, 1L);
-    set(CURLOPT_MAXREDIRS, redirects_max);
-    set(CURLOPT_FAILONERROR, 1L);
-    set(CURLOPT_NOSIGNAL, 1L);
-    set(CURLOPT_ERRORBUFFER, message_);
-    set(CURLOPT_USERAGENT, "curl/" LIBCURL_VERSION " coppice");
-    set(CURLOPT_CONNECTTIMEOUT, static_cast<long>(options_.connect_timeout.count()));
-    set(CURLOPT_LOW_SPEED_LIMIT, 1L);
-    set(CURLOPT_LOW_SPEED_TIME, static_cast<long>(options_.stall_timeout.count()));
-    if (!options_.ca_bundle.empty()) set(CURLOPT_CAINFO, options_.ca_bundle.c_str());
-    if (had_ > 0) set(CURLOPT_RESUME_FROM_LARGE, static_cast<curl_off_t>(had_));
-    set(CURLOPT_WRITEFUNCTION, &transfer::on_body);
-    set(CURLOPT_WRITEDATA, this);
+    store::set_curl(easy, CURLOPT_URL, url_.c_str());
+    store::set_curl(easy, CURLOPT_PROTOCOLS_STR, protocols);
+    store::set_curl(easy, CURLOPT_REDIR_PROTOCOLS_STR, protocols_of_redirects);
+    store::set_curl(easy, CURLOPT_FOLLOWLOCATION, 1L);
+    store::set_curl(easy, CURLOPT_MAXREDIRS, redirects_max);
+    store::set_curl(easy, CURLOPT_FAILONERROR, 1L);
+    store::set_curl(easy, CURLOPT_NOSIGNAL, 1L);
+    store::set_curl(easy, CURLOPT_ERRORBUFFER, message_);
+    store::set_curl(easy, CURLOPT_USERAGENT, "curl/" LIBCURL_VERSION " coppice");
+    store::set_curl(easy, CURLOPT_CONNECTTIMEOUT, static_cast<long>(options_.connect_timeout.count()));
+    store::set_curl(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    store::set_curl(easy, CURLOPT_LOW_SPEED_TIME, static_cast<long>(options_.stall_timeout.count()));
+    if (!options_.ca_bundle.empty()) store::set_curl(easy, CURLOPT_CAINFO, options_.ca_bundle.c_str());
+    if (had_ > 0) store::set_curl(easy, CURLOPT_RESUME_FROM_LARGE, static_cast<curl_off_t>(had_));
+    store::set_curl(easy, CURLOPT_WRITEFUNCTION, &transfer::on_body);
+    store::set_curl(easy, CURLOPT_WRITEDATA, this);
   }
 
   static std::size_t on_body(char* bytes, std::size_t, std::size_t size, void* self) {
@@ -89,12 +77,6 @@ private:
   }
 
   expected<void> take(std::string_view bytes) {
-    if (std::exchange(fresh_, false) && had_ > 0) {
-      long status = 0;
-      curl_easy_getinfo(easy_.get(), CURLINFO_RESPONSE_CODE, &status);
-      if (status == 200) // the server sends all of it again
-        if (auto done = empty(); !done) return done;
-    }
     if (auto done = store::write_all(fd_, bytes, file_); !done) return done;
     size_ += bytes.size();
     return {};
@@ -147,10 +129,9 @@ private:
   int fd_;
   const std::filesystem::path& file_;
   const download_options& options_;
-  std::unique_ptr<CURL, free_handle> easy_;
+  store::curl_handle easy_;
   std::optional<error> failure_; ///< why the file could not be written
   std::uint64_t size_ = 0, had_ = 0;
-  bool fresh_ = true;
   char message_[CURL_ERROR_SIZE] = {};
 };
 
@@ -160,7 +141,7 @@ expected<void> download(const std::string& url, const std::filesystem::path& fil
                         const std::function<void(std::string_view)>& say) {
   const rt::unique_fd fd{::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
   if (!fd) return tl::unexpected(store::system_error(errno, "cannot make " + file.string()));
-  if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) return fail(ec::io, "libcurl cannot start");
+  store::init_curl();
   transfer one{url, fd.get(), file, options};
   auto delay = options.retry_first;
   for (unsigned tried = 1;; ++tried, delay *= 2) {

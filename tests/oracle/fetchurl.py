@@ -23,10 +23,10 @@ def nar(path):
 
 class Server(http.server.ThreadingHTTPServer):
     """Serves `files`, and misbehaves for those named in `faults`: a list of what to do, one per request, before it
-    behaves. `asked` has the requests."""
+    behaves. `asked` has the requests. Without `ranges`, it sends all of a file whatever part is asked for."""
 
     def __init__(self, certificate=None):
-        self.files, self.faults, self.asked = {}, {}, []
+        self.files, self.faults, self.asked, self.ranges = {}, {}, [], True
         self.scheme = "https" if certificate else "http"
         super().__init__(("127.0.0.1", 0), Handler)
         if certificate:
@@ -48,6 +48,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         start = int(self.headers.get("Range", "bytes=0-")[6:-1])
         self.server.asked.append((self.path, start))
+        if not self.server.ranges:
+            start = 0
         faults = self.server.faults.get(self.path, [])
         fault = faults.pop(0) if faults else None
         body = self.server.files.get(self.path)
@@ -117,6 +119,13 @@ class Fetchurl(BesideNix):
         log = self.node.coppice("log", drv).out
         self.assertIn("HTTP error 503", log)
         self.assertIn("retrying", log)
+
+    def test_a_cut_download_from_a_server_without_ranges_begins_again(self):
+        self.server.files = {"/file": os.urandom(1_000_000)}
+        self.server.faults = {"/file": ["cut"]}
+        self.server.ranges = False
+        self.build(self.flat("/file"), OK)
+        self.assertEqual([start > 0 for _, start in self.server.asked], [False, True, False])
 
     def test_what_is_not_there_fails_at_once_and_what_stays_broken_after_a_few_tries(self):
         self.server.files = {"/file": b"x"}
