@@ -1,37 +1,11 @@
-#include "apps/common/display.hpp"
+#include "tests/unit/apps/steps.hpp"
 
 #include <catch2/catch.hpp>
 
 using namespace coppice;
 using namespace coppice::app;
+using namespace coppice::app::steps;
 using namespace std::chrono_literals;
-
-namespace {
-
-nix::store_path drv(const std::string& name) {
-  return nix::store_path::from_base_name(std::string(32, '0') + "-" + name + ".drv").value();
-}
-step_event event(const std::string& name, step_state state, std::int64_t duration_ms = 0, std::string text = {}) {
-  step_event e;
-  e.drv = drv(name);
-  e.state = state;
-  e.duration_ms = duration_ms;
-  e.text = std::move(text);
-  return e;
-}
-running_step running(const std::string& name, std::int64_t elapsed_ms, std::string last_line = {}) {
-  running_step r;
-  r.drv = drv(name);
-  r.elapsed_ms = elapsed_ms;
-  r.phase = "buildPhase";
-  r.node = {"oak"};
-  r.last_line = std::move(last_line);
-  return r;
-}
-using lines = std::vector<std::string>;
-const display::time_point start{1h};
-
-} // namespace
 
 TEST_CASE("piped output has one plain line for each step that starts or ends") {
   display d({});

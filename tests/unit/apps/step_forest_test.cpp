@@ -1,4 +1,4 @@
-#include "apps/common/display.hpp"
+#include "tests/unit/apps/steps.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -7,13 +7,10 @@
 
 using namespace coppice;
 using namespace coppice::app;
+using namespace coppice::app::steps;
 using namespace std::chrono_literals;
 
 namespace {
-
-nix::store_path drv(const std::string& name) {
-  return nix::store_path::from_base_name(std::string(32, '0') + "-" + name + ".drv").value();
-}
 
 /// "all <- a b; a <- c": what is named first is the root.
 step_graph graph(const std::string& text) {
@@ -39,25 +36,6 @@ step_graph graph(const std::string& text) {
   g.roots = {0};
   return g;
 }
-
-step_event event(const std::string& name, step_state state, std::int64_t duration_ms = 0) {
-  step_event e;
-  e.drv = drv(name);
-  e.state = state;
-  e.duration_ms = duration_ms;
-  return e;
-}
-running_step running(const std::string& name, std::int64_t elapsed_ms) {
-  running_step r;
-  r.drv = drv(name);
-  r.elapsed_ms = elapsed_ms;
-  r.phase = "buildPhase";
-  r.node = {"oak"};
-  return r;
-}
-
-using lines = std::vector<std::string>;
-const display::time_point start{1h};
 
 /// A display that knows a graph, and its screens.
 struct screen {
