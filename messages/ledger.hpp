@@ -290,8 +290,9 @@ struct add_source {
   COPPICE_STRUCT(add_source, 1, info)
 };
 
-/// T19: an upstream cache had the outputs, and their closure is in the store. Answer: done, or upload_again, or conflict
-/// if somebody holds the lock or the outputs are known with other contents. INV-4
+/// T19: an upstream cache had the outputs, and their closure is in the store. Answer: done (also if
+/// it is realised already, with whatever outputs: what is written stays), or upload_again, or conflict if somebody holds
+/// the lock or one of the paths is known with other contents. INV-4
 struct substitute {
   inhash key;
   nix::store_path drv;

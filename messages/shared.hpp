@@ -11,6 +11,8 @@ class shared {
 public:
   shared() : value_(none()) {}
   shared(T x) : value_(std::make_shared<const T>(std::move(x))) {}
+  shared(const shared&) = default; // and no moves: they would leave no value behind
+  shared& operator=(const shared&) = default;
   const T& operator*() const { return *value_; }
   const T* operator->() const { return value_.get(); }
   operator const T&() const { return *value_; }

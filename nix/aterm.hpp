@@ -8,12 +8,6 @@
 
 namespace coppice::nix {
 
-/// Fails unless the fields make one of the five kinds of outputs.
-expected<void> check_output(const derivation_output& output);
-
-/// Fails unless all outputs are of one kind, and a fixed output is the only one.
-expected<void> check_output_kinds(const derivation& drv);
-
 /// Appends `text` in ATerm quotes and escapes to `out`.
 void append_aterm_string(std::string& out, std::string_view text);
 

@@ -21,6 +21,7 @@ class attributes {
 public:
   /// Keeps a reference to `drv`. Fails for a text that is no JSON object or too deep.
   static expected<attributes> of(const derivation& drv);
+  static expected<attributes> of(const derivation&& drv) = delete;
 
   /// The object that the derivation states instead of an environment; null unless it does.
   const nlohmann::json* structured() const { return json_.get(); }

@@ -3,6 +3,7 @@
 #include "nix/error.hpp"
 #include "nix/store_path.hpp"
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -37,7 +38,7 @@ struct derivation_output {
 /// A build step as its .drv file states it; strings are bytes, not necessarily UTF-8.
 struct derivation {
   std::string name; ///< without ".drv"; it is not in the file.
-  std::map<std::string, derivation_output> outputs;
+  std::map<std::string, derivation_output, std::less<>> outputs;
   std::map<store_path, std::set<std::string>> input_drvs; ///< wanted output names by .drv path.
   std::set<store_path> input_srcs;
   std::string system, builder;
@@ -55,6 +56,12 @@ struct derivation {
 
   bool operator==(const derivation&) const = default;
 };
+
+/// Fails unless the fields make one of the five kinds of outputs.
+expected<void> check_output(const derivation_output& output);
+
+/// Fails unless all outputs are of one kind, and a fixed output is the only one.
+expected<void> check_output_kinds(const derivation& drv);
 
 /// Reads a .drv file (ATerm). `name` is the file's name without hash part and ".drv". Any order of inputs, outputs and
 /// environment is read; duplicates, trailing bytes, mixed kinds of outputs and DrvWithVersion are refused.

@@ -172,11 +172,10 @@ private:
     const bool first = text_[at_ - 1] == '[';
     if (!word("(") || !string(key) || (!first && !ascends(last, key)) || !word(",") || !string(value)) return false;
     last = key;
-    for (const auto& [name, output] : into_.head_.outputs)
-      if (name == key) {
-        into_.own_variables_.push_back(value);
-        into_.head_.env.emplace(key, unescaped(value));
-      }
+    if (into_.head_.outputs.contains(key)) {
+      into_.own_variables_.push_back(value);
+      into_.head_.env.emplace(key, unescaped(value));
+    }
     return word(")");
   }
 

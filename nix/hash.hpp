@@ -75,7 +75,8 @@ public:
   hash_algo algo() const { return algo_; }
 
   /// The digest_bytes(algo()) bytes of the digest.
-  std::span<const std::uint8_t> bytes() const { return {bytes_.data(), digest_bytes(algo_)}; }
+  std::span<const std::uint8_t> bytes() const& { return {bytes_.data(), digest_bytes(algo_)}; }
+  std::span<const std::uint8_t> bytes() const&& = delete; // it would dangle
 
   /// The bytes as a sha256; throws std::logic_error for another algorithm.
   sha256_digest sha256() const;

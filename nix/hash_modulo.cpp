@@ -55,8 +55,8 @@ expected<modulo> hash_modulo(const derivation_view& drv, std::span<const modulo*
   }
   std::sort(sorted.begin(), sorted.end(), [](const input& a, const input& b) { return *a.digest < *b.digest; });
 
-  static thread_local std::string text; // reused: this is called for each of many derivations
-  text.clear();
+  std::string text;
+  text.reserve(drv.text().size() + 2 * inputs.size() * sizeof(sha256_digest));
   mask ? drv.append_masked_before(text) : void(text += drv.before_inputs());
   text += '[';
   for (auto first = sorted.begin(); first != sorted.end();) {

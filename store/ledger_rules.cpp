@@ -5,13 +5,6 @@
 
 namespace coppice::store {
 
-namespace {
-
-/// Rows that are changed at once when a session or a request ends.
-constexpr std::size_t chunk_rows = 256;
-
-} // namespace
-
 void ledger_changes::append_to(ledger::changed& out) {
   for (auto& [key, row] : locks)
     out.locks.push_back(std::move(row));
@@ -111,11 +104,12 @@ ledger_rules::answer ledger_rules::on(const ledger::expire& t) {
 }
 
 void ledger_rules::end_session(const session_id& session, const char* reason) {
-  for (auto held = rows_.held_locks(session, chunk_rows); !held.empty(); held = rows_.held_locks(session, chunk_rows))
+  for (auto held = rows_.held_locks(session, ledger_chunk_rows); !held.empty();
+       held = rows_.held_locks(session, ledger_chunk_rows))
     for (auto& row : held)
       let_go(std::move(row), failure::infra, reason);
-  for (auto owned = rows_.requests_owned_by(session, chunk_rows); !owned.empty();
-       owned = rows_.requests_owned_by(session, chunk_rows))
+  for (auto owned = rows_.requests_owned_by(session, ledger_chunk_rows); !owned.empty();
+       owned = rows_.requests_owned_by(session, ledger_chunk_rows))
     for (auto& request : owned) {
       rows_.put_owner(request.id, {}, request.epoch);
       changes_.requests.insert(request.id);
@@ -196,8 +190,8 @@ ledger_rules::answer ledger_rules::on(const ledger::cancel& t) {
     return fail(ec::forbidden, "request " + t.id.to_string() + " was submitted by another client");
   if (row->state != request_state::open) return *std::move(row); // INV-5
   inhash last;
-  for (auto keys = rows_.held_only_for(t.id, last, chunk_rows); !keys.empty();
-       last = keys.back(), keys = rows_.held_only_for(t.id, last, chunk_rows))
+  for (auto keys = rows_.held_only_for(t.id, last, ledger_chunk_rows); !keys.empty();
+       last = keys.back(), keys = rows_.held_only_for(t.id, last, ledger_chunk_rows))
     for (auto& key : keys) {
       auto held = lock(key);
       if (t.let_finish && held.phase != ledger::phase::queued) continue;

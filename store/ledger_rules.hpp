@@ -21,6 +21,8 @@ struct ledger_changes {
 
 /// Rows that an answer holds at most, unless the question listed them; reads with higher limits get so many.
 inline constexpr std::size_t ledger_rows_max = 65'536;
+/// Rows that are changed at once, of any number that a transaction changes.
+inline constexpr std::size_t ledger_chunk_rows = 256;
 /// Bytes of a reason kept in the ledger; longer ones are cut.
 inline constexpr std::size_t ledger_reason_bytes_max = 4096;
 
@@ -80,6 +82,10 @@ private:
   expected<request_head> require_epoch(const request_id& id, epoch e, const char* what);
   /// upload_again unless the blob is present in this very generation. INV-8
   expected<void> require_blob(const path_info& info);
+  /// The blob, unless it has not come to this generation; then invalid.
+  expected<blob_row> blob_of(const blob_id& blob, generation gen);
+  /// The blob has not the bytes of its present generation any more. INV-8
+  void end_generation(blob_row& row);
   /// conflict if the path is known with other contents. INV-4
   expected<void> require_same_path(const path_info& info);
   expected<void> require_outputs(const std::vector<realised_output>& outputs);
@@ -97,6 +103,8 @@ private:
   /// Frees the row, and returns it so; its attempt, if one runs, ends.
   ledger::lock_state let_go(ledger::lock_state row, failure why, const std::string& reason,
                             const build_usage& usage = {});
+  /// From here on these are its outputs, to be published. INV-4
+  void realise(ledger::lock_state& row, std::vector<realised_output> outputs);
   void retract(ledger::lock_state row);
   void count_retry(ledger::lock_state& row, failure why, const std::string& last);
   void count_death(ledger::lock_state& row, const std::string& last);

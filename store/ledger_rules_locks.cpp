@@ -6,9 +6,6 @@ namespace coppice::store {
 
 namespace {
 
-/// Rows that are changed at once when failures are forgotten.
-constexpr std::size_t chunk_rows = 256;
-
 std::string cut(const std::string& text) {
   return text.substr(0, ledger_reason_bytes_max);
 }
@@ -64,6 +61,7 @@ void ledger_rules::hand_over(ledger::lock_state& row, ledger::phase phase, const
   row.holder = who;
   row.node = node;
   row.origin = origin;
+  row.missing.reset();
 }
 
 void ledger_rules::set_failure(ledger::lock_state& row, std::optional<ledger::failure_record> failed) {
@@ -173,7 +171,6 @@ ledger_rules::answer ledger_rules::on(const ledger::acquire& t) {
   if (has_just_failed(row)) begin_anew(row);
   hand_over(row, ledger::phase::queued, t.who, {}, {});
   row.drv = t.drv;
-  row.missing.reset();
   save(row);
   rows_.add_interest(t.key, t.request);
   return ledger::granted{row.token};
@@ -260,19 +257,24 @@ ledger_rules::answer ledger_rules::on(const ledger::commit& t) {
   if (!current || !running) return stale("commit", *row, t.token); // INV-1
   if (auto valid = require_outputs(outputs); !valid) return tl::unexpected(valid.error());
   end_attempt(*row, failure::none, {}, t.usage, outputs);
-  begin_anew(*row);
-  if (row->failed) set_failure(*row, {});
-  row->phase = ledger::phase::realised;
-  row->holder = {};
-  row->node = {};
-  row->origin = {};
-  row->published = false;
-  row->outputs = std::move(outputs);
-  save(*row);
-  rows_.put_outputs(t.key, row->outputs); // INV-4
-  rows_.put_outbox(t.key, true);
-  changes_.outbox = true;
+  realise(*row, std::move(outputs));
   return ledger::done{};
+}
+
+void ledger_rules::realise(ledger::lock_state& row, std::vector<realised_output> outputs) {
+  begin_anew(row);
+  if (row.failed) set_failure(row, {});
+  row.phase = ledger::phase::realised;
+  row.holder = {};
+  row.node = {};
+  row.origin = {};
+  row.missing.reset();
+  row.published = false;
+  row.outputs = std::move(outputs);
+  save(row);
+  rows_.put_outputs(row.key, row.outputs);
+  rows_.put_outbox(row.key, true);
+  changes_.outbox = true;
 }
 
 expected<void> ledger_rules::require_outputs(const std::vector<realised_output>& outputs) {
@@ -310,17 +312,9 @@ ledger_rules::answer ledger_rules::on(const ledger::substitute& t) {
   if (row.phase != ledger::phase::free)
     return fail(ec::conflict, "cannot substitute " + t.key.to_string() + ": it is " + describe(row));
   if (auto valid = require_outputs(outputs); !valid) return tl::unexpected(valid.error());
-  begin_anew(row);
-  if (row.failed) set_failure(row, {});
-  row.phase = ledger::phase::realised;
   row.drv = t.drv;
-  row.published = false;
-  row.outputs = std::move(outputs);
-  save(row);
+  realise(row, std::move(outputs));
   tell(event_kind::substituted, row).bytes = nar_bytes(row.outputs);
-  rows_.put_outputs(t.key, row.outputs);
-  rows_.put_outbox(t.key, true);
-  changes_.outbox = true;
   return ledger::done{};
 }
 
@@ -344,8 +338,8 @@ void ledger_rules::retract(ledger::lock_state row) {
 }
 
 ledger_rules::answer ledger_rules::on(const ledger::forget_failures& t) {
-  for (auto failed = rows_.failed_locks(t.drv, chunk_rows); !failed.empty();
-       failed = rows_.failed_locks(t.drv, chunk_rows))
+  for (auto failed = rows_.failed_locks(t.drv, ledger_chunk_rows); !failed.empty();
+       failed = rows_.failed_locks(t.drv, ledger_chunk_rows))
     for (auto& row : failed) {
       begin_anew(row);
       set_failure(row, {});

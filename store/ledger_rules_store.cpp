@@ -6,9 +6,6 @@ namespace coppice::store {
 
 namespace {
 
-/// Rows that are changed at once when a blob is gone.
-constexpr std::size_t chunk_rows = 256;
-
 /// The first life of a blob's name; 0 names none.
 constexpr generation first_generation{1};
 
@@ -41,6 +38,19 @@ expected<void> ledger_rules::require_same_path(const path_info& info) {
                                 " and other references or contents than NAR hash " + info.nar_hash.to_string());
 }
 
+expected<blob_row> ledger_rules::blob_of(const blob_id& blob, generation gen) {
+  auto row = known_blob(rows_, blob);
+  if (gen <= row.gen) return row;
+  return fail(ec::invalid, "the blob " + blob.to_string() + " has not come to generation " + std::to_string(gen.value) +
+                               ", but to " + std::to_string(row.gen.value));
+}
+
+void ledger_rules::end_generation(blob_row& row) {
+  ++row.gen.value;
+  row.present = false;
+  rows_.put_blob(row);
+}
+
 // T10
 ledger_rules::answer ledger_rules::on(const ledger::register_blob& t) {
   auto row = known_blob(rows_, t.blob);
@@ -54,31 +64,24 @@ ledger_rules::answer ledger_rules::on(const ledger::register_blob& t) {
 
 // T16
 ledger_rules::answer ledger_rules::on(const ledger::condemn& t) {
-  auto row = known_blob(rows_, t.blob);
-  if (t.gen > row.gen)
-    return fail(ec::invalid, "the blob " + t.blob.to_string() + " has not come to generation " +
-                                 std::to_string(t.gen.value) + ", but to " + std::to_string(row.gen.value));
-  if (t.gen < row.gen) return ledger::blob_state{row.gen, row.present};
-  if (row.present && rows_.is_blob_named(t.blob)) // INV-8
+  auto row = blob_of(t.blob, t.gen);
+  if (!row) return tl::unexpected(row.error());
+  if (t.gen < row->gen) return ledger::blob_state{row->gen, row->present};
+  if (row->present && rows_.is_blob_named(t.blob)) // INV-8
     return fail(ec::conflict, "the blob " + t.blob.to_string() + " is named by an output, a source or an open request");
-  ++row.gen.value; // also of one that was never registered: whoever is about to must put it again
-  row.present = false;
-  rows_.put_blob(row);
-  return ledger::blob_state{row.gen, false};
+  end_generation(*row); // also of one that was never registered: whoever is about to must put it again
+  return ledger::blob_state{row->gen, false};
 }
 
 // T17
 ledger_rules::answer ledger_rules::on(const ledger::gone& t) {
-  auto row = known_blob(rows_, t.blob);
-  if (t.gen > row.gen)
-    return fail(ec::invalid, "the blob " + t.blob.to_string() + " has not come to generation " +
-                                 std::to_string(t.gen.value) + ", but to " + std::to_string(row.gen.value));
-  if (t.gen < row.gen || !row.present) return ledger::done{};
-  ++row.gen.value; // INV-8
-  row.present = false;
-  rows_.put_blob(row);
+  auto row = blob_of(t.blob, t.gen);
+  if (!row) return tl::unexpected(row.error());
+  if (t.gen < row->gen || !row->present) return ledger::done{};
+  end_generation(*row);
   rows_.drop_sources(t.blob);
-  for (auto keys = rows_.realised_by(t.blob, chunk_rows); !keys.empty(); keys = rows_.realised_by(t.blob, chunk_rows))
+  for (auto keys = rows_.realised_by(t.blob, ledger_chunk_rows); !keys.empty();
+       keys = rows_.realised_by(t.blob, ledger_chunk_rows))
     for (auto& key : keys) {
       rows_.put_outbox(key, false);
       retract(lock(key));

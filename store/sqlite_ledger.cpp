@@ -118,7 +118,7 @@ private:
     if (file_bytes_max > 0) db_.exec("PRAGMA max_page_count = " + std::to_string(file_bytes_max / page_bytes));
   }
 
-  /// Creates the tables in an empty file; refuses a file that is something else, or of a later version.
+  /// Creates the tables in an empty file; refuses a file that is something else, or of another version.
   void recognise() {
     int version = db_.execAndGet("PRAGMA user_version").getInt();
     int application = db_.execAndGet("PRAGMA application_id").getInt();

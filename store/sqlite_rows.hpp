@@ -5,7 +5,7 @@
 
 namespace coppice::store {
 
-/// The version of the schema below; a ledger of a higher one is refused.
+/// The version of the schema below; a ledger of any other one is refused.
 inline constexpr int sqlite_schema_version = 3;
 /// Creates the tables of an empty database, and views that spell ids and enums out for sqlite3(1).
 void create_sqlite_schema(SQLite::Database& db);

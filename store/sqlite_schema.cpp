@@ -30,6 +30,7 @@ CREATE TABLE failed (
   after INTEGER NOT NULL, reason TEXT NOT NULL, log_tail TEXT NOT NULL, count INTEGER NOT NULL,
   last_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX failed_last ON failed (last_ms DESC, inhash);
 CREATE TABLE realisation (
   inhash BLOB NOT NULL REFERENCES inhash, output TEXT NOT NULL, path TEXT NOT NULL, nar_hash BLOB NOT NULL,
   nar_size INTEGER NOT NULL, refs TEXT NOT NULL, deriver TEXT, ca TEXT NOT NULL, blob BLOB NOT NULL,

@@ -36,7 +36,8 @@ expected<void> unpack(store::blob_store& blobs, store::local_store& local, const
 }
 
 /// The same, and the error says whose fault it was: `missing` or `corrupt` only if the store has not got these bytes any
-/// more. Then what it still has of them is taken away, so that nobody is offered it (INV-16).
+/// more. Then what it still has of them is taken away, so that nobody is offered it (INV-16): narinfos of what is not
+/// there are not served.
 expected<void> fetch_one(store::blob_store& blobs, store::local_store& local, const path_info& info) {
   auto key = store::nar_key(info.blob, info.gen);
   auto done = unpack(blobs, local, info);
@@ -48,8 +49,7 @@ expected<void> fetch_one(store::blob_store& blobs, store::local_store& local, co
     if (!there) return tl::unexpected(there.error());
     if (*there) return coppice::fail(ec::io, e.what);
   }
-  for (auto& lost : {store::narinfo_key(info.path), key})
-    if (auto gone = blobs.remove(lost); !gone) return gone;
+  if (auto gone = blobs.remove(key); !gone) return gone;
   return tl::unexpected(e);
 }
 
@@ -151,37 +151,38 @@ void fetcher_state::on_upstream(std::uint64_t id, const std::vector<nix::store_p
 
 void fetcher_state::download(const path_info& info, bool upstream) {
   if (!infos_.emplace(info.path, source{info, upstream}).second) return; // on its way for somebody else
-  waiting_.push_back(info.path);
-  pump();
+  lanes_[upstream].waiting.push_back(info.path);
+  pump(upstream);
 }
 
-void fetcher_state::pump() {
-  while (running_.size() < config_.downloads_max && !waiting_.empty()) {
-    auto path = waiting_.front();
-    waiting_.pop_front();
-    auto& [info, upstream] = infos_.at(path);
+void fetcher_state::pump(bool upstream) {
+  auto& [running, waiting] = lanes_[upstream];
+  while (running.size() < config_.downloads_max && !waiting.empty()) {
+    auto path = waiting.front();
+    waiting.pop_front();
+    auto& info = infos_.at(path).info;
     auto me = self_->incarnation();
     bool posted = rt::post_and_send(
       upstream ? *config_.upstream_pool : *config_.pool,
-      [c = config_, info = info, upstream = upstream] {
+      [c = config_, info, upstream] {
         return upstream ? c.upstream->fetch(info.path, *c.local) : fetch_one(*c.blobs, *c.local, info);
       },
       [me, path](expected<void> done) {
         caf::anon_send(me, atom::stored_v, path, done ? caf::error{} : make_error(done.error()));
       },
       [me, path](const std::string& what) { caf::anon_send(me, atom::stored_v, path, make_error(ec::crashed, what)); });
-    running_.insert(path);
+    running.insert(path);
     if (!posted) self_->send(self_->incarnation(), atom::stored_v, path, make_error(ec::overloaded, "the pool is full"));
   }
 }
 
 void fetcher_state::on_stored(const nix::store_path& path, const caf::error& e) {
-  running_.erase(path);
   const bool gone = is(e, ec::missing) || is(e, ec::corrupt);
   const auto from = infos_.at(path);
+  lanes_[from.upstream].running.erase(path);
   if (gone && !from.upstream) {
     on_lost(from.info, from_caf(e));
-    return pump();
+    return pump(false);
   }
   infos_.erase(path);
   for (auto id : waiting_for(path)) {
@@ -193,7 +194,7 @@ void fetcher_state::on_stored(const nix::store_path& path, const caf::error& e) 
     else
       fail(id, {why.code, "cannot fetch " + path.to_string() + ": " + why.what});
   }
-  pump();
+  pump(from.upstream);
 }
 
 // The ledger hears of it first: whoever asks again must find that it has to be built again.

@@ -7,6 +7,7 @@
 #include "store/local_store.hpp"
 #include "store/upstream/upstream.hpp"
 
+#include <array>
 #include <deque>
 #include <map>
 #include <optional>
@@ -28,7 +29,7 @@ public:
     store::local_store* local;
     store::blob_store* blobs;
     rt::executor* pool;
-    std::size_t downloads_max = 8; ///< at once; further ones wait
+    std::size_t downloads_max = 8; ///< at once from the own store, and as many from upstream; further ones wait
     store::upstream* upstream = nullptr; ///< the caches of others; null: there are none
     rt::executor* upstream_pool = nullptr; ///< their downloads may take long, and must not hold up anything else
   };
@@ -49,7 +50,7 @@ private:
   void on_infos(std::uint64_t id, const std::vector<nix::store_path>& asked, const std::vector<path_info>& infos);
   void on_upstream(std::uint64_t id, const std::vector<nix::store_path>& asked, const upstream_paths& answer);
   void download(const path_info& info, bool upstream);
-  void pump();
+  void pump(bool upstream);
   void on_stored(const nix::store_path& path, const caf::error& e);
   void on_lost(const path_info& info, const error& why);
   std::vector<std::uint64_t> waiting_for(const nix::store_path& path) const;
@@ -70,8 +71,11 @@ private:
     bool upstream;
   };
   std::map<nix::store_path, source> infos_; ///< of what is downloaded or waits for it
-  std::set<nix::store_path> running_;
-  std::deque<nix::store_path> waiting_;
+  struct lane {
+    std::set<nix::store_path> running;
+    std::deque<nix::store_path> waiting;
+  };
+  std::array<lane, 2> lanes_; ///< [1] from upstream: what trickles in from there must not hold up the own store's
 };
 
 } // namespace coppice::actors

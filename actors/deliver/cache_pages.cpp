@@ -32,6 +32,15 @@ std::optional<std::uint64_t> number(std::string_view text) {
   return value;
 }
 
+/// The key of the NAR that one of our narinfos names.
+std::string nar_of(std::string_view narinfo) {
+  constexpr std::string_view url = "\nURL: ";
+  const auto at = narinfo.find(url);
+  if (at == narinfo.npos) return {};
+  const auto begin = at + url.size();
+  return std::string{narinfo.substr(begin, narinfo.find('\n', begin) - begin)};
+}
+
 void fail_with(httplib::Response& res, const error& e) {
   if (e.code == ec::missing || e.code == ec::invalid) return respond(res, 404, "there is no such thing here");
   rt::log::error("CACHE_SERVER", "cannot serve error={}", to_string(e));
@@ -101,8 +110,7 @@ void cache_pages::get(const httplib::Request& req, httplib::Response& res) const
                       "text/x-nix-cache-info");
   if (path.size() == 1 + nix::hash_part_chars + 8 && path.ends_with(".narinfo") &&
       std::all_of(path.begin() + 1, path.end() - 8, nix::is_base32))
-    return req.method == "HEAD" ? send_blob(req, res, req.path.substr(1), narinfo_type)
-                                : send_narinfo(req, res, req.path.substr(1));
+    return send_narinfo(req, res, req.path.substr(1));
   if (auto name = below("/nar/", path); !name.empty())
     return send_blob(req, res, req.path.substr(1), "application/x-nix-nar");
   if (auto name = below("/log/", path); !name.empty() && nix::store_path::from_base_name(name))
@@ -156,6 +164,9 @@ void cache_pages::send(const httplib::Request& req, httplib::Response& res, std:
 void cache_pages::send_narinfo(const httplib::Request& req, httplib::Response& res, const std::string& key) const {
   auto text = store::read_blob(blobs_, key, narinfo_bytes_max);
   if (!text) return fail_with(res, text.error());
+  auto nar = blobs_.stat(nar_of(*text));
+  if (!nar) return fail_with(res, nar.error());
+  if (!*nar) return respond(res, 404, "the store has lost what this narinfo names"); // T17
   send_small(req, res, *text, narinfo_type);
 }
 

@@ -250,7 +250,7 @@ expected<void> uploads::put_closure(const blob_id& id, const body_reader& body) 
     return spool->write(bytes);
   });
   if (!taken) return taken;
-  auto found = nix::base16_encode(hasher.finish().bytes());
+  auto found = hasher.finish().base16();
   if (found != id.to_string()) return fail(ec::invalid, "the closure's sha256 is " + found + ", not " + id.to_string());
   return spool->read([&](std::string_view bytes) -> expected<void> {
     auto closure = store::unpack_closure(bytes, {.bytes_max = config_.closure_unpacked_max}, config_.source.store_dir);

@@ -39,9 +39,9 @@ bool is_io_bound(const nix::derivation_view& drv) {
 }
 
 const nix::derivation_output* find_output(const store::derivation_closure::item& item, std::string_view name) {
-  for (auto& [known, output] : item.drv.head().outputs)
-    if (known == name) return &output;
-  return nullptr;
+  auto& all = item.drv.head().outputs;
+  auto found = all.find(name);
+  return found == all.end() ? nullptr : &found->second;
 }
 
 /// Why no job can be made of it, whatever machine there is; empty if one can.

@@ -13,6 +13,7 @@ constexpr std::size_t cache_info_bytes_max = 64 << 10;
 /// A question that trickles in ends after so many times the silence allowed.
 constexpr long whole_answer_factor = 6;
 constexpr int idle_ms = 60'000;
+constexpr std::size_t small_question_paths_max = 8;
 constexpr std::string_view file_scheme = "file://";
 
 /// No "no" of a directory that is not there, as when nothing is mounted.
@@ -46,16 +47,18 @@ upstream::asker::~asker() {
 }
 
 void upstream::asker::ask(std::vector<nix::store_path> paths, answer done) {
-  bool taken = false;
+  if (paths.empty()) return done({}, false);
+  upstream_paths unknown;
   {
     std::lock_guard lock{mutex_};
-    taken = !closed_ && inbox_.size() < shared_->options.questions_max;
-    if (taken) inbox_.emplace_back(std::move(paths), std::move(done));
+    if (!closed_ && questions_ < shared_->options.questions_max) {
+      ++questions_;
+      inbox_.emplace_back(std::move(paths), std::move(done));
+      return wake();
+    }
+    unknown.troubles = {closed_ ? "the node is stopping" : "too many questions to upstream caches wait"};
   }
-  if (taken) return wake();
-  upstream_paths unknown;
   unknown.unknown = std::move(paths);
-  unknown.troubles = {"too many questions to upstream caches wait"};
   done(std::move(unknown), true);
 }
 
@@ -78,9 +81,10 @@ void upstream::asker::take_inbox() {
     auto q = std::make_shared<question>();
     q->done = std::move(done);
     q->open = paths.size();
-    if (paths.empty()) q->done({}, false);
+    // somebody blocks for the answer to a small question, and behind a large one it would have to wait long
+    const bool first = paths.size() <= small_question_paths_max;
     for (auto& path : paths)
-      waiting_.push_back({q, std::move(path), {}});
+      waiting_.insert(first ? waiting_.begin() : waiting_.end(), {q, std::move(path), {}});
   }
   inbox_.clear();
 }
@@ -118,6 +122,10 @@ void upstream::asker::settle(const item& i) {
   if (--q.open > 0) return;
   if (!q.result.unknown.empty())
     q.result.troubles = shared_->with_memory([](auto& memory, auto) { return memory.troubles(); });
+  {
+    std::lock_guard lock{mutex_};
+    --questions_;
+  }
   q.done(std::move(q.result), q.again);
 }
 
@@ -172,7 +180,7 @@ void upstream::asker::ended(transfer& t, CURLcode done) {
   else if (status != 200 && status != 404 && status != 403 && status != 410)
     trouble = "HTTP status " + std::to_string(status);
   else
-    heard(t, status);
+    trouble = heard(t, status);
   if (!trouble.empty()) {
     rt::log::info("UPSTREAM", "cache did not answer url={} error={}", url, trouble);
     shared_->with_memory([&](auto& memory, auto now) { memory.on_silence(t.cache, trouble, now); });
@@ -191,25 +199,30 @@ void upstream::asker::ended(transfer& t, CURLcode done) {
   if (t.what) waiting_.push_front(std::move(*t.what));
 }
 
-/// It answered.
-void upstream::asker::heard(transfer& t, long status) {
+/// It answered; the trouble, if that was no answer after all.
+std::string upstream::asker::heard(transfer& t, long status) {
   auto& o = shared_->options;
   if (!t.what) {
     auto info = status == 200 ? parse_cache_info(t.body) : expected<cache_info>{cache_info{}};
-    if (!info) info = cache_info{info.error().what, 0}; // refused, like any cache for another directory
+    if (!info) return info.error().what;
     auto refusal = shared_->with_memory([&](auto& memory, auto) {
       memory.on_answer(t.cache);
       memory.on_info(t.cache, *info, o.trust.store_dir);
       return memory.refusal(t.cache);
     });
     if (!refusal.empty()) rt::log::warn("UPSTREAM", "cache is not used: {}", refusal);
-    return;
+    return {};
   }
-  if (status != 200)
-    return shared_->with_memory([&](auto& memory, auto now) { memory.on_absent(t.cache, t.what->path, now); });
+  if (status != 200) {
+    shared_->with_memory([&](auto& memory, auto now) { memory.on_absent(t.cache, t.what->path, now); });
+    return {};
+  }
   auto read = read_upstream_narinfo(t.body, t.what->path, o.trust);
-  if (!read) return shared_->distrust(t.cache, t.what->path, read.error().what);
-  shared_->with_memory([&](auto& memory, auto now) { memory.on_found(t.cache, std::move(*read), now); });
+  if (read)
+    shared_->with_memory([&](auto& memory, auto now) { memory.on_found(t.cache, std::move(*read), now); });
+  else
+    shared_->distrust(t.cache, t.what->path, read.error().what);
+  return {};
 }
 
 /// The end: what is not known stays so.

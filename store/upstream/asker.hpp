@@ -73,12 +73,13 @@ private:
   void start(std::size_t cache, std::optional<item> what, const std::string& file);
   void reap();
   void ended(transfer& t, CURLcode done);
-  void heard(transfer& t, long status);
+  std::string heard(transfer& t, long status);
   void settle(const item& i);
   void give_up();
 
   const std::shared_ptr<shared> shared_;
-  std::mutex mutex_; ///< guards the inbox
+  std::mutex mutex_; ///< guards the inbox, and how many questions have no answer yet
+  std::size_t questions_ = 0;
   std::deque<std::pair<std::vector<nix::store_path>, answer>> inbox_;
   bool closed_ = false;
   std::deque<item> waiting_;

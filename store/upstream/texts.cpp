@@ -18,6 +18,12 @@ bool is_url_text(std::string_view text) {
          std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < '\x7f'; });
 }
 
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view space = " \t\r";
+  const auto begin = std::min(text.find_first_not_of(space), text.size());
+  return text.substr(begin, text.find_last_not_of(space) + 1 - begin);
+}
+
 /// Below the cache itself, whatever the narinfo would like to have fetched.
 bool is_relative_url(std::string_view url) {
   if (!is_url_text(url) || url.front() == '/' || url.find('#') != url.npos || url.find('\\') != url.npos) return false;
@@ -44,22 +50,23 @@ bool vouches_for_itself(const nix::narinfo& info, std::string_view store_dir) {
 
 expected<cache_info> parse_cache_info(std::string_view text) {
   cache_info info;
+  bool any = text.empty();
   while (!text.empty()) {
     const auto end = std::min(text.find('\n'), text.size());
     const auto line = text.substr(0, end);
     text.remove_prefix(std::min(end + 1, text.size()));
-    if (line.empty()) continue;
-    const auto colon = line.find(": ");
-    if (colon == line.npos) return fail(ec::corrupt, "its nix-cache-info has the line " + nix::quoted(line));
-    const auto key = line.substr(0, colon), value = line.substr(colon + 2);
+    const auto colon = line.find(':');
+    if (colon == line.npos) continue;
+    const auto key = line.substr(0, colon), value = trimmed(line.substr(colon + 1));
+    any = any || key == "StoreDir" || key == "WantMassQuery" || key == "Priority";
     if (key == "StoreDir") info.store_dir = value;
-    if (key == "Priority") {
-      const auto [stop, status] = std::from_chars(value.data(), value.data() + value.size(), info.priority);
-      if (status != std::errc{} || stop != value.data() + value.size())
-        return fail(ec::corrupt, "its nix-cache-info has the priority " + nix::quoted(value));
-    }
+    if (key != "Priority") continue;
+    int priority = 0;
+    const auto [stop, status] = std::from_chars(value.data(), value.data() + value.size(), priority);
+    if (status == std::errc{} && stop == value.data() + value.size()) info.priority = priority;
   }
-  return info;
+  if (any) return info;
+  return fail(ec::corrupt, "what it gives as nix-cache-info is none");
 }
 
 expected<std::string> parse_cache_url(std::string_view url) {

@@ -16,7 +16,8 @@ struct cache_info {
   std::string store_dir = "/nix/store";
   int priority = 50; ///< lower ones are asked first
 };
-/// Reads a nix-cache-info; absent fields keep their defaults, as with Nix. `corrupt` for what is none.
+/// Reads a nix-cache-info as Nix does: absent fields, and a priority that is no number, keep their defaults, and other
+/// lines say nothing. `corrupt` for what has none of its fields.
 expected<cache_info> parse_cache_info(std::string_view text);
 
 /// The base URL of a cache without '/' at its end: http, https or file, without parameters; else `invalid`.

@@ -38,29 +38,47 @@ void upstream::find(std::vector<nix::store_path> paths, answer done) {
   asker_->ask(std::move(paths), std::move(done));
 }
 
+upstream_memory::verdict upstream::ask(const nix::store_path& path) {
+  using kind = upstream_memory::verdict::kind;
+  auto look = [&] { return shared_->with_memory([&](auto& memory, auto now) { return memory.look(path, {}, now); }); };
+  auto at = look();
+  if (at.is != kind::ask) return at;
+  auto asked = std::make_shared<std::promise<void>>();
+  find({path}, [asked](const upstream_paths&, bool) { asked->set_value(); });
+  asked->get_future().wait(); // the asker bounds how long a cache may take, and answers all when it ends
+  at = look();
+  if (at.is == kind::ask) at.is = kind::unknown; // it said nothing
+  return at;
+}
+
+void upstream::pause(std::chrono::milliseconds d) {
+  constexpr std::chrono::milliseconds step{100}; // so that it ends soon after stop()
+  for (auto left = d; left.count() > 0 && !shared_->stopping; left -= step)
+    std::this_thread::sleep_for(std::min(step, left));
+}
+
 expected<void> upstream::fetch(const nix::store_path& path, local_store& into) {
   using kind = upstream_memory::verdict::kind;
+  const auto& o = shared_->options;
   std::string reasons;
-  for (std::size_t tries = 0; tries <= shared_->options.urls.size(); ++tries) {
-    auto look = [&] {
-      return shared_->with_memory([&](auto& memory, auto now) { return memory.look(path, {}, now); });
-    };
-    auto at = look();
-    if (at.is == kind::ask) {
-      auto asked = std::make_shared<std::promise<void>>();
-      find({path}, [asked](const upstream_paths&, bool) { asked->set_value(); });
-      asked->get_future().wait();
-      at = look();
-    }
+  for (std::size_t tries = 0, silences = 0; tries <= o.urls.size();) {
+    auto at = ask(path);
     if (shared_->stopping) return fail(ec::shutdown, "the node is stopping");
+    if (at.is == kind::unknown && ++silences < o.silences_max) {
+      pause(o.silence_delay * silences);
+      continue;
+    }
+    if (at.is == kind::unknown) reasons += "; a cache does not answer";
     if (at.is != kind::found) break;
-    auto& base = shared_->options.urls[at.cache];
+    ++tries;
+    auto& base = o.urls[at.cache];
     auto done = unpack(at.what, base, into);
+    if (!done && done.error().code == ec::missing) return fail(ec::io, done.error().what); // of the local store
     if (done || !blames_cache(done.error().code)) return done;
     shared_->distrust(at.cache, path, done.error().what);
     reasons += "; " + base + ": " + done.error().what;
   }
-  return fail(ec::missing, "no upstream cache gives " + path.to_string(shared_->options.trust.store_dir) + reasons);
+  return fail(ec::missing, "no upstream cache gives " + path.to_string(o.trust.store_dir) + reasons);
 }
 
 expected<void> upstream::unpack(const upstream_path& from, const std::string& base, local_store& into) {
@@ -87,8 +105,7 @@ expected<void> upstream::unpack(const upstream_path& from, const std::string& ba
       if (++cuts > o.cuts_max || barren > o.barren_max)
         return status ? fail(ec::unavailable, url + ": HTTP status " + std::to_string(*status))
                       : tl::unexpected(status.error());
-      for (auto left = o.resume_delay * cuts; left.count() > 0 && !shared_->stopping; left -= o.resume_delay)
-        std::this_thread::sleep_for(o.resume_delay);
+      pause(o.resume_delay * cuts);
     }
   });
 }

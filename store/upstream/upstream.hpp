@@ -18,11 +18,13 @@ struct upstream_options {
   upstream_memory::limits memory;
   std::size_t requests_max = 128;              ///< narinfos asked for at once, of all caches together
   long connections_max = 8;                    ///< to one host; HTTP/2 takes one
-  std::size_t questions_max = 256;             ///< that wait; further ones are answered at once: unknown
+  std::size_t questions_max = 256;             ///< without an answer; further ones are answered at once: unknown
   std::size_t narinfo_bytes_max = 1 << 20;     ///< a longer one is none
   unsigned cuts_max = 16;                      ///< times that the download of one NAR may break off and be resumed
   unsigned barren_max = 2;                     ///< of them, one after the other, that brought nothing
   std::chrono::milliseconds resume_delay{200}; ///< before that, growing with each
+  unsigned silences_max = 3;                   ///< of the caches when a path is to be fetched, then nobody has it
+  std::chrono::milliseconds silence_delay{1'000}; ///< after that, growing with each
 };
 
 /// The binary caches of others. Any number of threads may call it.
@@ -42,8 +44,8 @@ public:
   void find(std::vector<nix::store_path> paths, answer done);
 
   /// Downloads the NAR of a path, from whichever cache gives a right one, and makes the path valid in the local store.
-  /// Blocks. `missing` if no cache does; errors of the local store pass. A cache that gives anything else is not asked
-  /// for the path for a while.
+  /// Blocks. `missing` if no cache does, or those that might are silent for a few seconds; errors of the local store
+  /// pass. A cache that gives anything else is not asked for the path for a while.
   expected<void> fetch(const nix::store_path& path, local_store& into);
 
   /// Ends transfers soon; every later call is answered by unknown or `shutdown`.
@@ -52,6 +54,10 @@ public:
 private:
   class asker;
   struct shared;
+  /// What the caches say of a path, asked if need be: found, absent or unknown. Blocks.
+  upstream_memory::verdict ask(const nix::store_path& path);
+  /// Sleeps so long, or until stop().
+  void pause(std::chrono::milliseconds d);
   expected<void> unpack(const upstream_path& from, const std::string& base, local_store& into);
   std::shared_ptr<shared> shared_;
   std::unique_ptr<asker> asker_;

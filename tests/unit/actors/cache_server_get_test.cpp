@@ -36,12 +36,13 @@ TEST_CASE("narinfos and NARs are served with their types and lengths, HEAD witho
   cache_site site;
   auto nar = noise(3'000'000);
   REQUIRE(site.blobs->put("nar/abc.0.nar.zst", nar));
-  REQUIRE(site.blobs->put(hash_part + ".narinfo", "StorePath: x\n"));
+  const std::string narinfo = "StorePath: x\nURL: nar/abc.0.nar.zst\nCompression: zstd\n";
+  REQUIRE(site.blobs->put(hash_part + ".narinfo", narinfo));
   auto c = site.client();
   c.set_keep_alive(true);
   for (auto [path, type, bytes] :
        {std::tuple{"/nar/abc.0.nar.zst", "application/x-nix-nar", nar},
-        std::tuple{"/7c0qdvsd3w3f7x4n0kzmd5yp0y2nvmxk.narinfo", "text/x-nix-narinfo", std::string{"StorePath: x\n"}}}) {
+        std::tuple{"/7c0qdvsd3w3f7x4n0kzmd5yp0y2nvmxk.narinfo", "text/x-nix-narinfo", narinfo}}) {
     auto got = c.Get(path, {{"Accept-Encoding", "br, gzip"}});
     REQUIRE(got);
     CHECK(got->status == 200);
@@ -55,6 +56,15 @@ TEST_CASE("narinfos and NARs are served with their types and lengths, HEAD witho
     CHECK(head->body.empty());
     CHECK(header(head, "Content-Length") == std::to_string(bytes.size()));
     CHECK(header(head, "Content-Type") == type);
+  }
+}
+
+TEST_CASE("a narinfo whose NAR the store has lost is not served") {
+  cache_site site;
+  for (auto* text : {"StorePath: x\nURL: nar/abc.0.nar.zst\nCompression: zstd\n", "StorePath: x\n"}) {
+    REQUIRE(site.blobs->put(hash_part + ".narinfo", text));
+    CHECK(site.client().Get("/" + hash_part + ".narinfo")->status == 404);
+    CHECK(site.client().Head("/" + hash_part + ".narinfo")->status == 404);
   }
 }
 

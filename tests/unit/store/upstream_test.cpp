@@ -215,8 +215,10 @@ TEST_CASE("a nix-cache-info is read as Nix reads it, and what is none is refused
   REQUIRE(info);
   CHECK(info->priority == 40);
   CHECK(parse_cache_info("")->store_dir == "/nix/store");
+  CHECK(parse_cache_info("# ours\n\nStoreDir:/gnu/store \r\nPriority: high")->store_dir == "/gnu/store");
+  CHECK(parse_cache_info("StoreDir:\nPriority: high\n")->priority == cache_info{}.priority);
   CHECK_FALSE(parse_cache_info("<html>\n"));
-  CHECK_FALSE(parse_cache_info("Priority: high\n"));
+  CHECK_FALSE(parse_cache_info("<a href=\"http://portal/\">log in</a>"));
 }
 
 TEST_CASE("URLs of caches are http, https or file") {
