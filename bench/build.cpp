@@ -1,18 +1,18 @@
 #include "actors/build/sandbox.hpp"
+#include "bench/support/bench_main.hpp"
 #include "bench/support/debian_graph.hpp"
-#include "bench/support/measure.hpp"
+#include "bench/support/real_node.hpp"
 #include "bench/support/report.hpp"
 #include "store/files.hpp"
 
-#include <CLI/CLI.hpp>
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <fstream>
-#include <iostream>
 #include <thread>
 
 using namespace coppice;
@@ -26,17 +26,6 @@ struct settings {
   unsigned jobs = std::max(1U, std::thread::hardware_concurrency());
 };
 
-/// Builds per second, and CPU time of one, by round.
-struct figures {
-  std::vector<double> rate, cpu_ms, foreign, rss;
-  void add(const bench::cost& c, std::size_t builds) {
-    rate.push_back(static_cast<double>(builds) / c.wall_s);
-    cpu_ms.push_back(c.cpu_s * 1000 / static_cast<double>(builds));
-    foreign.push_back(c.foreign);
-    rss.push_back(c.rss_mib);
-  }
-};
-
 expected<std::vector<std::string>> write_drvs(std::size_t count, std::uint64_t salt, const fs::path& root) {
   const auto graph = bench::make_flat_graph(count, salt);
   if (!graph) return tl::unexpected(graph.error());
@@ -47,7 +36,7 @@ expected<std::vector<std::string>> write_drvs(std::size_t count, std::uint64_t s
   return drvs;
 }
 
-expected<void> run_nix(const settings& s, std::uint64_t salt, figures& into) {
+expected<void> run_nix(const settings& s, std::uint64_t salt, bench::samples& into) {
   const bench::work_dir dir;
   auto drvs = write_drvs(s.nix_builds, salt, dir.path());
   if (!drvs) return tl::unexpected(drvs.error());
@@ -56,54 +45,31 @@ expected<void> run_nix(const settings& s, std::uint64_t salt, figures& into) {
   argv.insert(argv.end(), drvs->begin(), drvs->end());
   const auto cost = bench::run(bench::nix(dir.path(), argv));
   if (!cost) return tl::unexpected(cost.error());
-  into.add(*cost, s.nix_builds);
+  into.add(*cost);
   return {};
 }
 
-/// Starts a solo node and waits until it serves.
-expected<bench::background> start_node(const settings& s, const fs::path& dir, const fs::path& programs) {
-  std::ofstream{dir / "node.toml"} << "max_jobs = " << s.jobs
-                                   << "\ncores = 1\nsandbox_paths = [\"/usr\", \"/bin\", \"/lib\", \"/lib64\"]\n";
-  bench::command node{
-      {"/bin/sh", "-c",
-       "exec \"$0\" --config \"$1/node.toml\" --state-dir \"$1/state\" --listen tcp://127.0.0.1:0 --http "
-       "127.0.0.1:0 --ready-json > \"$1/ready\"",
-       programs / "coppiced", dir},
-      {},
-      dir / "coppiced.log"};
-  auto started = bench::background::start(node);
-  constexpr auto patience = std::chrono::seconds{30};
-  for (const auto end = std::chrono::steady_clock::now() + patience;
-       started && std::chrono::steady_clock::now() < end;) {
-    std::error_code ignored;
-    if (fs::file_size(dir / "ready", ignored) > 0 && !ignored) return started;
-    if (!started->running()) break;
-    std::this_thread::sleep_for(std::chrono::milliseconds{50});
-  }
-  if (!started) return started;
-  return fail(ec::unavailable, "coppiced did not get ready; see " + (dir / "coppiced.log").string());
-}
-
-expected<void> run_coppice(const settings& s, std::uint64_t salt, figures& into) {
+expected<void> run_coppice(const settings& s, std::uint64_t salt, bench::samples& into) {
   const bench::work_dir dir;
   const auto programs = fs::read_symlink("/proc/self/exe").parent_path();
   const auto drvs = write_drvs(s.builds, salt, dir.path());
   if (!drvs) return tl::unexpected(drvs.error());
-  fs::create_directory(dir.path() / "state");
-  auto node = start_node(s, dir.path(), programs);
+  const auto node = bench::real_node::start(
+      dir.path(), "max_jobs = " + std::to_string(s.jobs) +
+                      "\ncores = 1\nsandbox_paths = [\"/usr\", \"/bin\", \"/lib\", \"/lib64\"]\n");
   if (!node) return tl::unexpected(node.error());
-  bench::command client{{programs / "coppice", "build", "--state-dir", dir.path() / "state", "--no-link", "--no-fetch"},
+  bench::command client{{programs / "coppice", "build", "--state-dir", node->state_dir(), "--no-link", "--no-fetch"},
                         {{"XDG_DATA_HOME", dir.path() / "data"}},
                         dir.path() / "client.log"};
   for (const auto& drv : *drvs)
     client.argv.push_back(dir.path().string() + drv);
-  const auto before = node->cpu_s();
+  const auto before = node->process().cpu_s();
   const bench::stopwatch watch;
   const auto cost = bench::run(client);
   if (!cost) return tl::unexpected(cost.error());
-  auto all = watch.since(cost->cpu_s + node->cpu_s() - before);
-  all.rss_mib = node->rss_mib();
-  into.add(all, s.builds);
+  auto all = watch.since(cost->cpu_s + node->process().cpu_s() - before);
+  all.rss_mib = node->process().rss_mib();
+  into.add(all);
   return {};
 }
 
@@ -155,19 +121,19 @@ expected<void> start_sandboxes(const settings& s, const fs::path& dir) {
   return {};
 }
 
-expected<void> run_bwrap(const settings& s, figures& into) {
+expected<void> run_bwrap(const settings& s, bench::samples& into) {
   const bench::work_dir dir;
   const auto cost = bench::run({{"/proc/self/exe", "--starts-in", dir.path(), "--builds", std::to_string(s.builds),
                                  "--jobs", std::to_string(s.jobs)},
                                 {},
                                 dir.path() / "log"});
   if (!cost) return tl::unexpected(cost.error());
-  into.add(*cost, s.builds);
+  into.add(*cost);
   return {};
 }
 
 expected<void> compare(const settings& s) {
-  figures ours, nix, bwrap;
+  bench::samples ours, nix, bwrap;
   for (std::size_t round = 0; round < s.rounds; ++round) {
     auto done = run_bwrap(s, bwrap).and_then([&] { return run_coppice(s, round, ours); }).and_then([&] {
       return run_nix(s, round, nix);
@@ -175,11 +141,18 @@ expected<void> compare(const settings& s) {
     if (!done) return done;
   }
   using bench::median;
-  bench::print({{"build_rate", median(ours.rate), "1/s", median(nix.rate), bench::at_least(8)},
-                {"build_rate_of_bwrap", median(ours.rate), "1/s", median(bwrap.rate), bench::at_least(0.7)},
-                {"build_cpu", median(ours.cpu_ms), "ms", median(nix.cpu_ms)},
-                {"build_cpu_of_bwrap", median(ours.cpu_ms), "ms", median(bwrap.cpu_ms), bench::at_most(1 / 0.7)},
-                {"build_memory", median(ours.rss), "MiB"},
+  const auto rate = [](const bench::samples& all, std::size_t builds) {
+    return static_cast<double>(builds) / median(all.wall_s);
+  };
+  const auto cpu_ms = [](const bench::samples& all, std::size_t builds) {
+    return median(all.cpu_s) * 1000 / static_cast<double>(builds);
+  };
+  const auto n = s.builds;
+  bench::print({{"build_rate", rate(ours, n), "1/s", rate(nix, s.nix_builds), bench::at_least(8)},
+                {"build_rate_of_bwrap", rate(ours, n), "1/s", rate(bwrap, n), bench::at_least(0.7)},
+                {"build_cpu", cpu_ms(ours, n), "ms", cpu_ms(nix, s.nix_builds)},
+                {"build_cpu_of_bwrap", cpu_ms(ours, n), "ms", cpu_ms(bwrap, n), bench::at_most(1 / 0.7)},
+                {"build_memory", median(ours.rss_mib), "MiB"},
                 {"build_foreign", median(ours.foreign), "share"},
                 {"build_nix_foreign", median(nix.foreign), "share"},
                 {"build_bwrap_foreign", median(bwrap.foreign), "share"}},
@@ -203,12 +176,11 @@ int main(int argc, char** argv) {
   app.add_option("--rounds", s.rounds, "Times to run each; the median counts")->capture_default_str();
   app.add_option("--jobs", s.jobs, "Builds at a time")->capture_default_str();
   app.add_option("--starts-in", starts_in)->group("");
-  CLI11_PARSE(app, argc, argv);
-  if (s.small) {
-    s.builds = s.nix_builds = 4;
-    s.rounds = 1;
-  }
-  const auto done = starts_in.empty() ? compare(s) : start_sandboxes(s, starts_in);
-  if (!done) std::cerr << "bench_build: " << done.error().what << '\n';
-  return done ? 0 : 1;
+  return bench::bench_main(app, argc, argv, [&] {
+    if (s.small) {
+      s.builds = s.nix_builds = 4;
+      s.rounds = 1;
+    }
+    return starts_in.empty() ? compare(s) : start_sandboxes(s, starts_in);
+  });
 }

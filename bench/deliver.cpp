@@ -1,3 +1,4 @@
+#include "bench/support/bench_main.hpp"
 #include "bench/support/measure.hpp"
 #include "bench/support/report.hpp"
 #include "nix/hash.hpp"
@@ -8,10 +9,7 @@
 #include "store/pack.hpp"
 #include "store/path_records.hpp"
 
-#include <CLI/CLI.hpp>
-
 #include <fstream>
-#include <iostream>
 #include <random>
 
 using namespace coppice;
@@ -132,16 +130,7 @@ expected<void> only(const settings& s) {
   return compressor.finish();
 }
 
-struct runs {
-  std::vector<double> wall, cpu, foreign;
-  void add(const bench::cost& c) {
-    wall.push_back(c.wall_s);
-    cpu.push_back(c.cpu_s);
-    foreign.push_back(c.foreign);
-  }
-};
-
-expected<void> run_child(const std::string& what, const fs::path& root, runs& into) {
+expected<void> run_child(const std::string& what, const fs::path& root, bench::samples& into) {
   const bench::work_dir target{root};
   const auto cost = bench::run(
       {{"/proc/self/exe", "--child", what, "--from", root / "nix/store", "--to", target.path()}, {}, root / "log"});
@@ -150,7 +139,7 @@ expected<void> run_child(const std::string& what, const fs::path& root, runs& in
   return {};
 }
 
-expected<void> run_nix(const fs::path& root, runs& into) {
+expected<void> run_nix(const fs::path& root, bench::samples& into) {
   const bench::work_dir target{root};
   auto copy =
       bench::nix(root, {"nix", "copy", "--all", "--to", "file://" + target.path().string() + "?compression=zstd"});
@@ -166,7 +155,7 @@ expected<void> compare(const settings& s, const std::string& name, const fs::pat
                        std::vector<bench::row>& rows) {
   const auto bytes = register_all(root);
   if (!bytes) return tl::unexpected(bytes.error());
-  runs ours, nix, sha, zstd;
+  bench::samples ours, nix, sha, zstd;
   for (std::size_t round = 0; round < s.rounds; ++round) {
     auto done = run_child("sha256", root, sha)
                     .and_then([&] { return run_child("deliver", root, ours); })
@@ -180,15 +169,15 @@ expected<void> compare(const settings& s, const std::string& name, const fs::pat
   rows.push_back({"deliver_" + name + "_bytes", *bytes / mega, "MB"});
   if (many) {
     const auto count = static_cast<double>(objects);
-    rows.push_back({"deliver_" + name + "_rate", count / median(ours.wall), "1/s", count / median(nix.wall)});
+    rows.push_back({"deliver_" + name + "_rate", count / median(ours.wall_s), "1/s", count / median(nix.wall_s)});
   } else {
-    rows.push_back({"deliver_" + name + "_of_limit", rate(ours.wall), "MB/s", std::min(rate(sha.wall), rate(zstd.wall)),
-                    bench::at_least(0.8)});
-    rows.push_back({"deliver_" + name + "_of_nix", rate(ours.wall), "MB/s", rate(nix.wall)});
-    rows.push_back(
-        {"deliver_" + name + "_cpu_of_limit", median(ours.cpu), "s", std::max(median(sha.cpu), median(zstd.cpu))});
+    rows.push_back({"deliver_" + name + "_of_limit", rate(ours.wall_s), "MB/s",
+                    std::min(rate(sha.wall_s), rate(zstd.wall_s)), bench::at_least(0.8)});
+    rows.push_back({"deliver_" + name + "_of_nix", rate(ours.wall_s), "MB/s", rate(nix.wall_s)});
+    rows.push_back({"deliver_" + name + "_cpu_of_limit", median(ours.cpu_s), "s",
+                    std::max(median(sha.cpu_s), median(zstd.cpu_s))});
   }
-  rows.push_back({"deliver_" + name + "_cpu_of_nix", median(ours.cpu), "s", median(nix.cpu)});
+  rows.push_back({"deliver_" + name + "_cpu_of_nix", median(ours.cpu_s), "s", median(nix.cpu_s)});
   rows.push_back({"deliver_" + name + "_foreign", median(ours.foreign), "share"});
   return {};
 }
@@ -235,14 +224,13 @@ int main(int argc, char** argv) {
   app.add_option("--child", s.child)->group("");
   app.add_option("--from", s.from)->group("");
   app.add_option("--to", s.to)->group("");
-  CLI11_PARSE(app, argc, argv);
-  if (s.small) {
-    s.rounds = 1;
-    s.tree_mb = 2;
-    s.files = 20;
-    s.paths = 3;
-  }
-  const auto done = s.child.empty() ? compare_all(s) : s.child == "deliver" ? deliver(s) : only(s);
-  if (!done) std::cerr << "bench_deliver: " << done.error().what << '\n';
-  return done ? 0 : 1;
+  return bench::bench_main(app, argc, argv, [&] {
+    if (s.small) {
+      s.rounds = 1;
+      s.tree_mb = 2;
+      s.files = 20;
+      s.paths = 3;
+    }
+    return s.child.empty() ? compare_all(s) : s.child == "deliver" ? deliver(s) : only(s);
+  });
 }

@@ -1,3 +1,5 @@
+#include "bench/support/bench_main.hpp"
+#include "bench/support/real_node.hpp"
 #include "bench/support/report.hpp"
 #include "bench/support/stock_nix.hpp"
 #include "messages/client.hpp"
@@ -7,7 +9,6 @@
 #include "runtime/random.hpp"
 #include "store/closure.hpp"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <httplib.h>
 
@@ -24,6 +25,7 @@ namespace fs = std::filesystem;
 
 constexpr double p50_aim_ms = 10;
 constexpr auto call_timeout = 60s;
+constexpr std::chrono::nanoseconds build_timeout = 60s;
 
 struct settings {
   bool json = false, small = false, no_rival = false;
@@ -56,11 +58,12 @@ double percentile(std::vector<double> all, double share) {
   return all[std::min(all.size() - 1, static_cast<std::size_t>(share * static_cast<double>(all.size())))];
 }
 
-/// A coppiced as a user would start it, and one client's connection to it.
-class real_node {
+/// A node, and one client's connection to it.
+class requester {
 public:
-  real_node(const fs::path& dir, const fs::path& tools)
-      : state_(dir / "state"), daemon_(start(dir, tools)), connection_(connect()) {}
+  requester(const fs::path& dir, const fs::path& tools)
+      : node_(need(bench::real_node::start(dir, "sandbox_paths = [\"/stamp=" + tools.string() + "\"]\n")))
+      , connection_(need(rt::connection::connect(need(rt::try_state_dir(node_.state_dir()))))) {}
 
   struct times {
     double first_instruction_ms, result_ms;
@@ -86,37 +89,18 @@ public:
     for (poll_request p{s.id, 0, poll_wait_ms_max};;) {
       auto news = need(connection_.call<request_progress>("gateway", "poll", p, call_timeout));
       p.after = news.next;
-      if (!news.result) continue;
       auto ended = now_ns();
+      if (!news.result && ended - began < build_timeout.count()) continue;
+      if (!news.result) throw std::runtime_error("not built within a minute: " + name);
       if (news.result->state != request_state::succeeded)
         throw std::runtime_error("not built: " + news.result->reason +
                                  (news.result->failures.empty() ? "" : news.result->failures[0].reason));
-      return {ms_until_stamp(began, state_ / "local/store" / out.base_name()),
+      return {ms_until_stamp(began, node_.state_dir() / "local/store" / out.base_name()),
               static_cast<double>(ended - began) * 1e-6};
     }
   }
 
 private:
-  static bench::background start(const fs::path& dir, const fs::path& tools) {
-    std::ofstream{dir / "node.toml"} << "sandbox_paths = [\"/stamp=" << tools.string() << "\"]\n";
-    bench::command c;
-    c.argv = {fs::read_symlink("/proc/self/exe").parent_path() / "coppiced",
-              "--config",
-              dir / "node.toml",
-              "--state-dir",
-              dir / "state",
-              "--listen",
-              "tcp://127.0.0.1:0",
-              "--http",
-              "127.0.0.1:0"};
-    c.log = dir / "coppiced.log";
-    return need(bench::background::start(c));
-  }
-  rt::connection connect() {
-    for (auto end = now_ns() + 60'000'000'000; now_ns() < end && daemon_.running(); std::this_thread::sleep_for(20ms))
-      if (auto where = rt::try_state_dir(state_)) return need(rt::connection::connect(*where));
-    throw std::runtime_error("coppiced does not serve, see its log in " + state_.parent_path().string());
-  }
   blob_id upload(const std::string& packed) {
     auto id = store::closure_id(packed);
     auto lacks = need(connection_.call<missing>("gateway", "missing", find_missing{{}, id}, call_timeout));
@@ -128,8 +112,7 @@ private:
     return id;
   }
 
-  fs::path state_;
-  bench::background daemon_;
+  bench::real_node node_;
   rt::connection connection_;
 };
 
@@ -149,7 +132,7 @@ public:
     bench::stopwatch watch;
     std::vector<double> first, result;
     {
-      real_node node{work_.path(), tools_};
+      requester node{work_.path(), tools_};
       for (std::size_t i = 0; i < s_.requests; ++i) {
         auto t = node.build("stamp-" + std::to_string(i));
         first.push_back(t.first_instruction_ms);
@@ -171,7 +154,7 @@ public:
     add("result_p50", result, 0.5, {});
     add("result_p99", result, 0.99, {});
     auto c = watch.since(bench::own_cpu_s() - cpu);
-    rows.push_back({"latency_busy", c.foreign, "share"}); // the node itself included
+    rows.push_back({"latency_foreign", c.foreign, "share"});
     return rows;
   }
 
@@ -227,15 +210,12 @@ int main(int argc, char** argv) {
   app.add_option("--requests", s.requests, "of one derivation each")->capture_default_str();
   app.add_option("--rival", s.rival, "runs of each rival")->capture_default_str();
   app.add_option("--dir", s.dir, "a directory on a real disk (TMPDIR, or /var/tmp)");
-  CLI11_PARSE(app, argc, argv);
-  if (s.small) {
-    s.requests = 5;
-    s.rival = 2;
-  }
-  try {
+  return bench::bench_main(app, argc, argv, [&]() -> expected<void> {
+    if (s.small) {
+      s.requests = 5;
+      s.rival = 2;
+    }
     bench::print(latency{s}.run(), s.json);
-  } catch (const std::exception& e) {
-    std::cerr << "bench_latency: " << e.what() << "\n";
-    return 1;
-  }
+    return {};
+  });
 }

@@ -1,12 +1,10 @@
 #include "actors/plan/closure_graph.hpp"
+#include "bench/support/bench_main.hpp"
 #include "bench/support/debian_graph.hpp"
 #include "bench/support/measure.hpp"
 #include "bench/support/report.hpp"
 #include "store/closure.hpp"
 #include "store/directory_blob_store.hpp"
-
-#include <CLI/CLI.hpp>
-#include <sys/resource.h>
 
 #include <fstream>
 #include <iostream>
@@ -74,16 +72,8 @@ expected<workload> make_workload(const fs::path& dir, const bench::graph_options
   return workload{dir, key, graph->root.to_string(), graph->derivations.size()};
 }
 
-struct times {
-  std::vector<double> cpu, load, rss, foreign;
-  void add(const bench::cost& c) {
-    cpu.push_back(c.cpu_s);
-    rss.push_back(c.rss_mib);
-    foreign.push_back(c.foreign);
-  }
-};
-
-expected<void> measure(const workload& w, std::size_t rounds, times& ours, times& theirs) {
+expected<void> measure(const workload& w, std::size_t rounds, bench::samples& ours, std::vector<double>& load_s,
+                       bench::samples& theirs) {
   auto rival = bench::nix(w.dir / "nix", {"nix-store", "--realise", "--dry-run", w.root});
   rival.log = w.dir / "dry-run";
   for (std::size_t i = 0; i < rounds; ++i) {
@@ -106,7 +96,7 @@ expected<void> measure(const workload& w, std::size_t rounds, times& ours, times
       return fail(ec::invalid, "of " + std::to_string(w.derivations) + " derivations we would build " +
                                    std::to_string(wanted) + ", Nix " + std::to_string(lines));
     ours.add(*mine);
-    ours.load.push_back(load);
+    load_s.push_back(load);
     theirs.add(*other);
   }
   return {};
@@ -117,12 +107,13 @@ expected<void> compare(const std::string& name, const bench::graph_options& opti
   const bench::work_dir dir;
   const auto w = make_workload(dir.path(), options);
   if (!w) return tl::unexpected(w.error());
-  times ours, theirs;
-  if (auto done = measure(*w, rounds, ours, theirs); !done) return done;
+  bench::samples ours, theirs;
+  std::vector<double> load_s;
+  if (auto done = measure(*w, rounds, ours, load_s, theirs); !done) return done;
   rows.push_back({name + "_derivations", static_cast<double>(w->derivations), ""});
-  rows.push_back({name + "_cpu", bench::median(ours.cpu), "s", bench::median(theirs.cpu), bench::at_most(0.1)});
-  rows.push_back({name + "_cpu_load", bench::median(ours.load), "s"});
-  rows.push_back({name + "_memory", bench::median(ours.rss), "MiB", bench::median(theirs.rss)});
+  rows.push_back({name + "_cpu", bench::median(ours.cpu_s), "s", bench::median(theirs.cpu_s), bench::at_most(0.1)});
+  rows.push_back({name + "_cpu_load", bench::median(load_s), "s"});
+  rows.push_back({name + "_memory", bench::median(ours.rss_mib), "MiB", bench::median(theirs.rss_mib)});
   rows.push_back({name + "_foreign", std::max(bench::median(ours.foreign), bench::median(theirs.foreign)), "share"});
   return {};
 }
@@ -150,8 +141,5 @@ int main(int argc, char** argv) {
   app.add_option("--copies", s.copies, "Copies of the graph in the large run; 1 for none")->capture_default_str();
   for (auto [name, value] : {std::pair{"--blobs", &s.blobs}, {"--key", &s.key}, {"--root", &s.root}})
     app.add_option(name, *value)->group("");
-  CLI11_PARSE(app, argc, argv);
-  const auto done = s.blobs.empty() ? compare_all(s) : plan_in_this_process(s);
-  if (!done) std::cerr << "bench_plan: " << done.error().what << '\n';
-  return done ? 0 : 1;
+  return bench::bench_main(app, argc, argv, [&] { return s.blobs.empty() ? compare_all(s) : plan_in_this_process(s); });
 }

@@ -1,9 +1,9 @@
+#include "bench/support/bench_main.hpp"
 #include "bench/support/idle_farm.hpp"
 #include "bench/support/report.hpp"
 #include "bench/support/stock_nix.hpp"
 #include "bench/support/wide_graph.hpp"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include <iostream>
@@ -118,17 +118,14 @@ int main(int argc, char** argv) {
   app.add_option("--rival", s.rival, "derivations that stock Nix builds")->capture_default_str();
   app.add_option("--slots", s.slots, "builds at once")->capture_default_str();
   app.add_option("--dir", s.dir, "a directory on a real disk (TMPDIR, or /var/tmp)");
-  CLI11_PARSE(app, argc, argv);
-  if (s.small) {
-    s.packages = 200;
-    s.wide = {100, 400};
-    s.rival = 20;
-  }
-  std::erase(s.wide, 0u);
-  try {
+  return bench::bench_main(app, argc, argv, [&]() -> expected<void> {
+    if (s.small) {
+      s.packages = 200;
+      s.wide = {100, 400};
+      s.rival = 20;
+    }
+    std::erase(s.wide, 0u);
     bench::print(schedule{s}.run(), s.json);
-  } catch (const std::exception& e) {
-    std::cerr << "bench_schedule: " << e.what() << "\n";
-    return 1;
-  }
+    return {};
+  });
 }

@@ -81,6 +81,13 @@ double own_cpu_s() {
   return seconds(self.ru_utime) + seconds(self.ru_stime) + seconds(children.ru_utime) + seconds(children.ru_stime);
 }
 
+void samples::add(const cost& c) {
+  wall_s.push_back(c.wall_s);
+  cpu_s.push_back(c.cpu_s);
+  rss_mib.push_back(c.rss_mib);
+  foreign.push_back(c.foreign);
+}
+
 stopwatch::stopwatch() : start_(std::chrono::steady_clock::now()), busy_s_(machine_busy_s()) {}
 
 cost stopwatch::since(double own_cpu_s) const {
@@ -136,7 +143,6 @@ background::~background() {
   constexpr auto wait = std::chrono::milliseconds{50};
   for (int i = 0; i < 200 && running(); ++i)
     std::this_thread::sleep_for(wait);
-  if (pid_ < 0) return;
   ::kill(pid_, SIGKILL);
   ::waitpid(pid_, nullptr, 0);
 }

@@ -30,6 +30,12 @@ struct cost {
   std::string output;
 };
 
+/// What several runs of one thing cost.
+struct samples {
+  std::vector<double> wall_s, cpu_s, rss_mib, foreign;
+  void add(const cost& c);
+};
+
 /// Time from construction on, of the machine and of this process and its waited-for children.
 class stopwatch {
 public:
@@ -52,7 +58,6 @@ public:
   background(background&& other) noexcept;
   background& operator=(background&&) = delete;
   ~background();
-  pid_t pid() const { return pid_; }
   /// CPU time of it and of its descendants that have been waited for.
   double cpu_s() const;
   /// Its own peak of resident memory.
