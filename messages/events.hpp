@@ -17,7 +17,7 @@ enum class event_kind : std::uint8_t {
   node_started = 0,      ///< first of its numbering; text: the node's version
   request_accepted = 1,  ///< text: the client's name; count: its roots
   request_ended = 2,     ///< outcome, duration_ms since it was submitted, count: steps built for it, text: why as a whole
-  step_waiting = 3,      ///< for a lock or a worker: its inputs are there
+  step_waiting = 3,      ///< for a lock or a worker: its inputs are there; text: why again, after a try
   step_started = 4,      ///< has a worker: node, token
   step_ended = 5,        ///< step says how; failure, if it failed
   attempt_started = 6,   ///< node, token
@@ -79,7 +79,7 @@ struct follow_events {
 };
 inline constexpr std::uint64_t events_from_now = std::numeric_limits<std::uint64_t>::max();
 
-/// How much there is of what no event tells, as it was a second ago or less.
+/// How much there is of what no event tells, as it was at most ten seconds ago.
 struct node_gauges {
   std::uint64_t requests_open = 0;
   std::uint64_t steps_waiting = 0;     ///< placed, and without a worker

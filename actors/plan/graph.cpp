@@ -164,7 +164,7 @@ void graph_state::perform(plan::effects effects) {
     else if (auto* d = std::get_if<plan::discovered>(&e))
       check_sources(std::move(d->wanted));
     else if (auto* a = std::get_if<plan::acquire>(&e))
-      lanes_[plan_->node(a->node).lane].ready.emplace(-static_cast<std::int64_t>(plan_->critical_path(a->node)), a->node);
+      get_ready(a->node);
     else if (auto* p = std::get_if<plan::place>(&e))
       place(p->node, p->token);
     else if (auto* r = std::get_if<plan::release>(&e))
@@ -186,6 +186,15 @@ void graph_state::perform(plan::effects effects) {
   auto& c = plan_->counts();
   self_->doing("request " + request_.id.to_string().substr(0, 8) + ": " + std::to_string(c.built + c.reused) + " of " +
                std::to_string(c.total) + " there, " + std::to_string(c.building) + " building");
+}
+
+void graph_state::get_ready(std::uint32_t node) {
+  auto& n = plan_->node(node);
+  lanes_[n.lane].ready.emplace(-static_cast<std::int64_t>(plan_->critical_path(node)), node);
+  auto e = event_of(event_kind::step_waiting, n.drv, n.key, {});
+  e.request = request_.id;
+  e.step = step_state::queued;
+  news_.push_back(std::move(e));
 }
 
 void graph_state::ask(std::vector<inhash> keys) {

@@ -103,6 +103,7 @@ private:
   void release(std::uint32_t node, fence token);
   void tell(step_event e);
   void publish(const step_event& e);
+  void get_ready(std::uint32_t node);
   void finish(request_result result);
   void settle(const request_result& result);
   request_result make_result(request_state state) const;

@@ -14,20 +14,20 @@ namespace {
 /// How it ended, if the kind is about that; else empty.
 std::string_view result_of(const farm_event& e) {
   switch (e.kind) {
-    case event_kind::request_ended: return to_string(e.outcome);
-    case event_kind::attempt_ended: return to_string(e.failure);
-    case event_kind::step_ended: return to_string(e.step);
-    default: return {};
+  case event_kind::request_ended: return to_string(e.outcome);
+  case event_kind::attempt_ended: return to_string(e.failure);
+  case event_kind::step_ended: return to_string(e.step);
+  default: return {};
   }
 }
 
 /// What is counted, if the kind counts anything.
 std::string count_text(const farm_event& e) {
   switch (e.kind) {
-    case event_kind::request_accepted: return counted(e.count, "root", "roots");
-    case event_kind::request_ended: return fmt::format("{} built", e.count);
-    case event_kind::reconciled: return counted(e.count, "correction", "corrections");
-    default: return {};
+  case event_kind::request_accepted: return counted(e.count, "root", "roots");
+  case event_kind::request_ended: return fmt::format("{} built", e.count);
+  case event_kind::reconciled: return counted(e.count, "correction", "corrections");
+  default: return {};
   }
 }
 
@@ -48,7 +48,8 @@ std::string event_line(const farm_event& e) {
   if (e.kind == event_kind::step_ended && e.failure != failure::none) say(std::string(to_string(e.failure)));
   say(count_text(e));
   if (e.duration_ms > 0)
-    say((e.kind == event_kind::actor_died ? "again in " : "took ") + duration_text(std::chrono::milliseconds{e.duration_ms}));
+    say((e.kind == event_kind::actor_died ? "again in " : "took ") +
+        duration_text(std::chrono::milliseconds{e.duration_ms}));
   if (e.bytes > 0) say(bytes_text(e.bytes));
   if (e.token.value > 0) say(fmt::format("token {}", e.token.value));
   if (!e.node.empty()) say("on " + cleaned(e.node.value));

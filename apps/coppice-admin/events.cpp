@@ -1,8 +1,9 @@
-#include "apps/coppice-admin/commands.hpp"
+#include "messages/events.hpp"
+
 #include "apps/common/event_text.hpp"
 #include "apps/common/report.hpp"
 #include "apps/common/text.hpp"
-#include "messages/events.hpp"
+#include "apps/coppice-admin/commands.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -25,8 +26,7 @@ void print_break(const event_page& page, bool began_anew, bool as_json) {
   if (began_anew)
     std::cout << fmt::format("-- node {} was started again: its events are numbered anew, epoch {}\n",
                              cleaned(page.node.value), page.stream);
-  if (page.lost > 0)
-    std::cout << fmt::format("-- {} no longer kept\n", counted(page.lost, "event is", "events are"));
+  if (page.lost > 0) std::cout << fmt::format("-- {} no longer kept\n", counted(page.lost, "event is", "events are"));
 }
 
 void print_events(const event_page& page, bool as_json) {

@@ -52,7 +52,9 @@ constexpr std::array kinds{&read<submit_request>,
                            &read<ledger::answer>,
                            &read<step_progress>,
                            &read<job>,
-                           &read<ledger::changed>};
+                           &read<ledger::changed>,
+                           &read<follow_events>,
+                           &read<event_page>};
 
 } // namespace
 

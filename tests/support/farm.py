@@ -92,6 +92,16 @@ def real_sources():
     return sources
 
 
+def prometheus_dir():
+    """Where the programs prometheus and promtool are; fetched if $COPPICE_PROMETHEUS does not name it."""
+    given = os.environ.get("COPPICE_PROMETHEUS")
+    found = given or os.path.join(ROOT, "build", "prometheus")
+    if not given:
+        script = os.path.join(ROOT, "tests/support/fetch-prometheus.sh")
+        subprocess.run([script, found], check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    return found
+
+
 # --- processes
 
 

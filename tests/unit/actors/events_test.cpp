@@ -49,9 +49,7 @@ struct served_log {
   observatory_actor observatory;
   test::world::root root;
 
-  served_log()
-      : tree(w.directory, "/t")
-      , events(std::make_shared<event_log>(w.clock, node_id{"oak"}, 7, 100)) {
+  served_log() : tree(w.directory, "/t"), events(std::make_shared<event_log>(w.clock, node_id{"oak"}, 7, 100)) {
     auto none = tree.child<no_ledger>("ledger");
     observatory = tree.child<observatory_state>(
         "observatory", observatory_state::config{{"oak"}, &w.directory, 10, events, &w.clock}, none);

@@ -85,6 +85,14 @@ TEST_CASE("queries for too many rows are refused") {
   CHECK(refused(ledger::read_durations{std::vector<std::string>(ledger::names_per_query_max + 1)}));
 }
 
+TEST_CASE("events are waited for and answered in bounds, from any number on") {
+  CHECK(check(follow_events{}));
+  CHECK(check(follow_events{7, events_from_now, poll_wait_ms_max, 1}));
+  CHECK(refused(follow_events{0, 0, poll_wait_ms_max + 1, 1}));
+  CHECK(refused(follow_events{0, 0, 0, 0}));
+  CHECK(refused(follow_events{0, 0, 0, farm_events_per_page_max + 1}));
+}
+
 TEST_CASE("a search for a log must say which") {
   CHECK(refused(find_log{}));
   CHECK(refused(find_log{path("x"), {}, {}}));
