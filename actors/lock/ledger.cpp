@@ -25,7 +25,7 @@ public:
   };
 
   ledger_thread(std::unique_ptr<store::ledger_backend> backend, const ledger_state::config& c, std::function<void()> wake)
-    : backend_(std::move(backend)), queue_max_(c.queue_max), batch_max_(c.batch_max), clock_(*c.clock),
+    : backend_(std::move(backend)), queue_max_(c.queue_max), batch_max_(c.batch_max), events_(c.events), clock_(*c.clock),
       wake_(std::move(wake)), thread_([this] { run(); }) {}
 
   ~ledger_thread() {
@@ -81,6 +81,8 @@ private:
     auto wall = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.wall_now().time_since_epoch()).count();
     try {
       auto answers = backend_->run(bodies, wall, done.changes);
+      // here and now: LEDGER may die before it hears of this batch, and who watches rows needs no copy
+      events_.add(std::exchange(done.changes.events, {}));
       for (std::size_t i = 0; i < ids.size(); ++i) done.answers.emplace_back(ids[i], std::move(answers[i]));
     } catch (const std::exception& e) {
       done.changes = {};
@@ -91,6 +93,7 @@ private:
 
   std::unique_ptr<store::ledger_backend> backend_;
   const std::size_t queue_max_, batch_max_;
+  const event_port events_;
   const rt::clock& clock_;
   std::function<void()> wake_;
   std::mutex mutex_;
@@ -149,7 +152,6 @@ void ledger_state::on_finished() {
       open_.erase(found);
     }
     auto& changes = batch.changes;
-    config_.events.add(std::exchange(changes.events, {})); // not copied for those who watch rows
     if (!changes.locks.empty()) self_->send(watchers_.locks, atom::changed_v, changes);
     if (changes.outbox) self_->send(watchers_.publisher, atom::changed_v, changes);
     if (!changes.requests.empty()) self_->send(watchers_.graphs, atom::changed_v, changes);

@@ -124,7 +124,8 @@ void node_metrics::count(const farm_event& e) {
   case event_kind::attempt_started: return attempts_.Increment();
   case event_kind::attempt_ended:
     builds_.Add({{"result", std::string(to_string(e.failure))}}).Increment();
-    if (e.duration_ms > 0) build_seconds_.Observe(seconds(e.duration_ms));
+    // what ended for a passing reason may have had no builder; any other one may have taken less than a millisecond
+    if (e.duration_ms > 0 || !is_transient(e.failure)) build_seconds_.Observe(seconds(e.duration_ms));
     return built_bytes_.Increment(bytes);
   case event_kind::upload_ended: uploads_.Increment(); return uploaded_bytes_.Increment(bytes);
   case event_kind::upload_partial: return uploads_deferred_.Increment();

@@ -95,7 +95,7 @@ class Metrics(farm.TestCase):
         """How to ask it: a function from a query to {labels: value}."""
         port = farm.free_port()
         target = urllib.parse.urlsplit(url).netloc
-        config = farm.write(self.scratch.file("prometheus.yml"), "global: {scrape_interval: 250ms, scrape_timeout: 250ms}\n"
+        config = farm.write(self.scratch.file("prometheus.yml"), "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
                             f"scrape_configs: [{{job_name: coppice, static_configs: [{{targets: ['{target}']}}]}}]\n")
         server = self.scratch.start([os.path.join(farm.prometheus_dir(), "prometheus"), f"--config.file={config}",
                                      f"--storage.tsdb.path={self.scratch.file('tsdb')}", f"--web.listen-address=127.0.0.1:{port}"])
@@ -116,7 +116,13 @@ class Metrics(farm.TestCase):
         node = self.new_farm()
         url = self.start_exporter(node)
         ask = self.start_prometheus(url)
-        becomes = lambda query, value: farm.wait_until(f"{query} is {value}", lambda: ask(query) == value)
+
+        def becomes(query, value):
+            try:
+                farm.wait_until(f"{query} is {value}", lambda: ask(query) == value)
+            except AssertionError as e:
+                raise AssertionError(f"{e}, but {ask(query)}; the exporter says\n{get(url)}") from None
+
         becomes("coppice_up", {(): 1})
         becomes("coppice_slots_free", {("cpu",): 2, ("io",): 4})
         drvs = self.instantiate(GRAPH)
