@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iostream>
 #include <thread>
 
@@ -20,7 +21,7 @@ constexpr double thread_us_aim = 200; // and for each on one thread
 
 struct settings {
   bool json = false, small = false, no_rival = false;
-  std::size_t packages = 1'000'000, copies = 1, rival = 200;
+  std::size_t packages = 1'000'000, copies = 1, rival = 200, event_rounds = 3;
   std::vector<std::size_t> wide{1'000, 10'000, 100'000};
   std::uint32_t slots = 256;
   fs::path dir;
@@ -38,6 +39,7 @@ public:
       o.copies = s_.copies;
       auto graph = bench::make_debian_graph(o);
       if (!graph) throw std::runtime_error(to_string(graph.error()));
+      measure_events(*graph);
       measure("debian", std::move(*graph));
     }
     std::vector<double> per_derivation;
@@ -73,6 +75,29 @@ private:
     std::cerr << fmt::format("{}: {} derivations in {:.2f} s, {:.2f} s CPU, busiest thread {}\n", what, n,
                              r.cost.wall_s, r.cost.cpu_s, r.busiest.name);
     return each(r.cost.cpu_s) * 1e6;
+  }
+
+  /// What the event stream and one follower of it cost: CPU time with them beside that without, in turns.
+  void measure_events(const bench::derivation_graph& graph) {
+    if (s_.event_rounds == 0) return;
+    auto n = static_cast<double>(graph.derivations.size());
+    std::vector<double> with, without;
+    for (std::size_t i = 0; i < 2 * s_.event_rounds; ++i) {
+      bool events = i % 2 == 0;
+      auto dir = work_.path() / ("events_" + std::to_string(i));
+      fs::create_directories(dir);
+      bench::idle_farm farm{{dir, s_.slots, events}};
+      auto r = farm.run({graph.derivations, {graph.root}});
+      (events ? with : without).push_back(r.cost.cpu_s / n * 1e6);
+      std::cerr << fmt::format("{} events: {:.1f} us CPU for each derivation, {:.0f} B of events followed\n",
+                               events ? "with" : "without", r.cost.cpu_s / n * 1e6,
+                               static_cast<double>(r.followed_bytes) / n);
+    }
+    auto median = [](std::vector<double>& all) {
+      std::sort(all.begin(), all.end());
+      return all[all.size() / 2];
+    };
+    rows_.push_back({"schedule_events_cpu", median(with), "us/drv", median(without), bench::at_most(1.1)});
   }
 
   /// Stock Nix on a wide graph; of few derivations, for its time is quadratic in what waits.
@@ -116,6 +141,8 @@ int main(int argc, char** argv) {
   app.add_option("--copies", s.copies, "of Debian's graph")->capture_default_str();
   app.add_option("--wide", s.wide, "leaves of each wide graph (0: none)")->capture_default_str();
   app.add_option("--rival", s.rival, "derivations that stock Nix builds")->capture_default_str();
+  app.add_option("--event-rounds", s.event_rounds, "runs of Debian's graph with, and as many without, the event stream")
+      ->capture_default_str();
   app.add_option("--slots", s.slots, "builds at once")->capture_default_str();
   app.add_option("--dir", s.dir, "a directory on a real disk (TMPDIR, or /var/tmp)");
   return bench::bench_main(app, argc, argv, [&]() -> expected<void> {
@@ -123,6 +150,7 @@ int main(int argc, char** argv) {
       s.packages = 200;
       s.wide = {100, 400};
       s.rival = 20;
+      s.event_rounds = 1;
     }
     std::erase(s.wide, 0u);
     bench::print(schedule{s}.run(), s.json);

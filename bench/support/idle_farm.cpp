@@ -4,6 +4,7 @@
 #include "actors/tree.hpp"
 #include "bench/support/idle_worker.hpp"
 #include "bench/support/memory_blobs.hpp"
+#include "messages/wire.hpp"
 #include "runtime/pool.hpp"
 #include "runtime/process_loop.hpp"
 #include "runtime/random.hpp"
@@ -12,6 +13,7 @@
 #include <caf/actor_system_config.hpp>
 #include <caf/scoped_actor.hpp>
 
+#include <atomic>
 #include <thread>
 
 namespace coppice::bench {
@@ -35,6 +37,9 @@ T need(expected<T> x) {
 void need(expected<void> x) {
   if (!x) throw std::runtime_error(to_string(x.error()));
 }
+
+/// How long an answer about events may wait for some.
+constexpr std::uint32_t follow_wait_ms = 200;
 
 const blob_id output_blob = [] {
   blob_id b;
@@ -68,6 +73,8 @@ struct idle_farm::impl {
     parts.slots = o.slots;
     parts.http_port = &http_port;
     parts.make_worker = idle_workers(output_blob);
+    parts.keeps_events = o.events;
+    events = o.events;
     tree.emplace(need(actors::declare_tree(directory, parts)));
     root = tree->root.run();
     ledger = directory.find_as<ledger_actor>("/bench/lock/ledger");
@@ -109,7 +116,24 @@ struct idle_farm::impl {
   std::optional<actors::node_tree> tree;
   caf::strong_actor_ptr root;
   ledger_actor ledger;
+  bool events = true;
+  std::atomic<std::uint64_t> followed_bytes{0};
+  std::jthread follow();
 };
+
+/// Asks for all events until it is told to stop, and makes of them the bytes that BRIDGE would send.
+std::jthread idle_farm::impl::follow() {
+  return std::jthread([this](const std::stop_token& stop) {
+    follow_events q;
+    q.after = events_from_now;
+    for (caller who{"bench", role::observer}; !stop.stop_requested(); q.wait_ms = follow_wait_ms) {
+      auto page = ask<event_page>(tree->observatory, atom::events_v, who, q);
+      followed_bytes += wire::encode(page).size();
+      q.stream = page.stream;
+      q.after = page.next;
+    }
+  });
+}
 
 idle_farm::idle_farm(const options& o) : impl_(std::make_unique<impl>(o)) {}
 idle_farm::~idle_farm() = default;
@@ -126,6 +150,7 @@ idle_farm::result idle_farm::run(const request& r) {
     need(me.blobs.put(store::closure_key(s.body.closure, {1}), bytes));
     me.transact(ledger::register_blob{s.body.closure, {1}, bytes.size()});
   }
+  auto follower = me.events ? me.follow() : std::jthread{};
   auto threads = threads_now();
   auto memory = resident_bytes();
   auto cpu = own_cpu_s();
@@ -146,6 +171,8 @@ idle_farm::result idle_farm::run(const request& r) {
   }
   c.cost = watch.since(own_cpu_s() - cpu);
   c.busiest = busiest_since(threads);
+  follower = {};
+  c.followed_bytes = me.followed_bytes;
   for (auto& f : fs::directory_iterator(me.dir))
     if (f.path().filename().string().starts_with("ledger.sqlite")) c.ledger_bytes += f.file_size();
   return c;

@@ -23,6 +23,7 @@ public:
   struct options {
     std::filesystem::path dir; ///< for the ledger; on a real disk
     std::uint32_t slots = 256; ///< builds at once
+    bool events = true; ///< it keeps events, and while a request runs somebody follows them
   };
   explicit idle_farm(const options& o);
   ~idle_farm();
@@ -39,6 +40,7 @@ public:
     std::int64_t memory_bytes = 0; ///< resident at most, beyond what was before
     std::uint64_t built = 0;
     std::uint64_t ledger_bytes = 0; ///< of its files afterwards
+    std::uint64_t followed_bytes = 0; ///< of events, as they would be sent
   };
   /// Submits the request to GATEWAY and follows it to its result; throws std::runtime_error if it did not succeed.
   result run(const request& r);
