@@ -170,6 +170,7 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   ledger_config.leases = leases;
   ledger_config.clock = parts.clock;
   ledger_config.events = events;
+  ledger_config.thread = parts.ledger_thread;
   lock_sup.child_with<ledger_state>("ledger", busy_child, ledger_config, ledger_state::watchers{locks, keeper, publisher});
   auto session = lock_sup.child<session_state>("session", session_state::config{parts.me, leases, parts.clock}, ledger);
   lock_sup.child_with<lock_manager_state>("lock-manager", busy_child, ledger, session);

@@ -28,10 +28,11 @@ struct node_parts {
   store::blob_store* blobs;
   store::local_store* local;
   store::kept_journal* kept;
-  store::upstream* upstream = nullptr;      ///< the caches of others; null: there are none
+  store::upstream_port* upstream = nullptr; ///< the caches of others; null: there are none
   rt::executor* upstream_pool = nullptr;    ///< for downloads from them
   rt::process_port* processes;
   rt::executor* pool;
+  rt::executor* ledger_thread; ///< one thread, for the ledger alone
   const rt::clock* clock;
   const rt::cgroup_root* cgroups;
   std::shared_ptr<const nix::secret_key> signing_key;

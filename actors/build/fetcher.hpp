@@ -30,7 +30,7 @@ public:
     store::blob_store* blobs;
     rt::executor* pool;
     std::size_t downloads_max = 8; ///< at once from the own store, and as many from upstream; further ones wait
-    store::upstream* upstream = nullptr; ///< the caches of others; null: there are none
+    store::upstream_port* upstream = nullptr; ///< the caches of others; null: there are none
     rt::executor* upstream_pool = nullptr; ///< their downloads may take long, and must not hold up anything else
   };
   fetcher_state(rt::self<interface>* self, config c, ledger_actor ledger,

@@ -2,17 +2,15 @@
 
 #include "runtime/log.hpp"
 
-#include <condition_variable>
+#include <atomic>
 #include <deque>
 #include <mutex>
-#include <optional>
-#include <thread>
 
 namespace coppice::actors {
 
-/// The thread on which the backend lives. Transactions that arrive while one batch commits share the next (group
-/// commit); nobody is answered before run() returned.
-class ledger_thread {
+/// The backend and what waits for it. Transactions that arrive while one batch commits share the next (group commit);
+/// nobody is answered before run() returned.
+class ledger_queue : public std::enable_shared_from_this<ledger_queue> {
 public:
   struct request {
     std::uint64_t id;
@@ -24,24 +22,21 @@ public:
     std::string broken; ///< the backend failed: nobody knows what of the batch is durable
   };
 
-  ledger_thread(std::unique_ptr<store::ledger_backend> backend, const ledger_state::config& c, std::function<void()> wake)
-    : backend_(std::move(backend)), queue_max_(c.queue_max), batch_max_(c.batch_max), events_(c.events), clock_(*c.clock),
-      wake_(std::move(wake)), thread_([this] { run(); }) {}
-
-  ~ledger_thread() {
-    {
-      std::lock_guard guard{mutex_};
-      stop_ = true;
-    }
-    ready_.notify_one();
-    thread_.join();
-  }
+  ledger_queue(std::unique_ptr<store::ledger_backend> backend, const ledger_state::config& c, std::function<void()> wake)
+      : backend_(std::move(backend))
+      , queue_max_(c.queue_max)
+      , batch_max_(c.batch_max)
+      , events_(c.events)
+      , clock_(*c.clock)
+      , executor_(*c.thread)
+      , wake_(std::move(wake)) {}
 
   bool post(request r) {
     std::lock_guard guard{mutex_};
     if (queue_.size() >= queue_max_) return false;
+    if (!scheduled_ && !executor_.post([me = shared_from_this()] { me->run(); })) return false;
+    scheduled_ = true;
     queue_.push_back(std::move(r));
-    if (queue_.size() == 1) ready_.notify_one();
     return true;
   }
 
@@ -50,15 +45,23 @@ public:
     return std::exchange(finished_, {});
   }
 
+  /// Waits for the batch that runs; no other will, and the backend is closed: a successor may open it.
+  void close() {
+    stop_ = true;
+    std::lock_guard running{running_};
+    backend_.reset();
+  }
+
 private:
   void run() {
-    for (;;) {
+    std::lock_guard running{running_};
+    while (!stop_) {
       std::vector<std::uint64_t> ids;
       std::vector<ledger::any_transaction> bodies;
       {
-        std::unique_lock lock{mutex_};
-        ready_.wait(lock, [this] { return stop_ || !queue_.empty(); });
-        if (stop_) return;
+        std::lock_guard guard{mutex_};
+        scheduled_ = !queue_.empty();
+        if (!scheduled_) return;
         while (!queue_.empty() && ids.size() < batch_max_) {
           ids.push_back(queue_.front().id);
           bodies.push_back(std::move(queue_.front().body));
@@ -66,13 +69,12 @@ private:
         }
       }
       auto done = perform(ids, bodies);
-      bool broken = !done.broken.empty();
+      if (!done.broken.empty()) stop_ = true;
       {
         std::lock_guard guard{mutex_};
         finished_.push_back(std::move(done));
       }
       wake_();
-      if (broken) return;
     }
   }
 
@@ -91,28 +93,31 @@ private:
     return done;
   }
 
+  std::mutex running_; // held while a batch runs; taken before mutex_
   std::unique_ptr<store::ledger_backend> backend_;
   const std::size_t queue_max_, batch_max_;
   const event_port events_;
   const rt::clock& clock_;
-  std::function<void()> wake_;
+  rt::executor& executor_;
+  const std::function<void()> wake_;
   std::mutex mutex_;
-  std::condition_variable ready_;
   std::deque<request> queue_;
   std::vector<batch> finished_;
-  bool stop_ = false;
-  std::thread thread_;
+  bool scheduled_ = false; // a job of the executor will look at the queue
+  std::atomic<bool> stop_{false};
 };
 
 ledger_state::ledger_state(rt::self<interface>* self, config c, watchers w)
   : self_(self), config_(std::move(c)), watchers_(std::move(w)), leases_(config_.leases) {
   auto backend = config_.open();
   for (auto& session : backend->sessions()) leases_.renew(session, config_.clock->now());
-  thread_ = std::make_unique<ledger_thread>(std::move(backend), config_,
-                                            [me = self_->incarnation()] { caf::anon_send(me, atom::done_v); });
+  queue_ = std::make_shared<ledger_queue>(std::move(backend), config_,
+                                          [me = self_->incarnation()] { caf::anon_send(me, atom::done_v); });
 }
 
-ledger_state::~ledger_state() = default;
+ledger_state::~ledger_state() {
+  if (queue_) queue_->close();
+}
 
 ledger_state::interface::behavior_type ledger_state::make_behavior() {
   self_->later(config_.leases.renew_interval, atom::tick_v);
@@ -132,7 +137,7 @@ caf::result<ledger::answer> ledger_state::transact(ledger::transaction& t) {
   // from now on, not from the answer: a disk that takes long must not end the leases of those who were heard
   if (auto* k = std::get_if<ledger::keep_alive>(&t.body)) leases_.renew(k->session, config_.clock->now());
   if (auto* o = std::get_if<ledger::open_session>(&t.body)) leases_.renew(o->session, config_.clock->now());
-  if (thread_->post({id, std::move(t.body)}))
+  if (queue_->post({id, std::move(t.body)}))
     open_.emplace(id, out);
   else
     out.fail(ec::overloaded, "the ledger has " + std::to_string(config_.queue_max) + " transactions waiting");
@@ -140,7 +145,7 @@ caf::result<ledger::answer> ledger_state::transact(ledger::transaction& t) {
 }
 
 void ledger_state::on_finished() {
-  for (auto& batch : thread_->take()) {
+  for (auto& batch : queue_->take()) {
     if (!batch.broken.empty()) throw std::runtime_error("ledger: " + batch.broken);
     for (auto& [id, answer] : batch.answers) {
       auto found = open_.find(id);
@@ -162,7 +167,7 @@ void ledger_state::expire_leases() {
   for (auto& session : leases_.expired(config_.clock->now())) {
     rt::log::info("LEDGER", "lease over session={}", session.to_string());
     auto id = ++next_;
-    if (!thread_->post({id, ledger::expire{session}})) leases_.renew(session, config_.clock->now()); // next time
+    if (!queue_->post({id, ledger::expire{session}})) leases_.renew(session, config_.clock->now()); // next time
   }
 }
 

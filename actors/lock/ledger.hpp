@@ -4,6 +4,7 @@
 #include "actors/lock/lease.hpp"
 #include "messages/interfaces.hpp"
 #include "runtime/actor.hpp"
+#include "runtime/pool.hpp"
 #include "store/ledger.hpp"
 
 #include <functional>
@@ -13,10 +14,10 @@
 
 namespace coppice::actors {
 
-class ledger_thread;
+class ledger_queue;
 
 /// Runs transactions on the durable ledger, in batches, and reports changes.
-/// Takes: transact. Sends: answers; changed to those who watch. Owns: the backend, behind one thread.
+/// Takes: transact. Sends: answers; changed to those who watch. Owns: the backend, in jobs of one executor.
 /// Supervised by: LOCK_SUP, first of rest_for_one. An I/O error kills it: it never goes on with the same handle.
 class ledger_state {
 public:
@@ -32,6 +33,7 @@ public:
     std::function<std::unique_ptr<store::ledger_backend>()> open; ///< called on the actor at each birth; may throw
     lease_times leases;
     const rt::clock* clock;
+    rt::executor* thread; ///< runs the batches; nothing else should keep it busy
     std::size_t queue_max = 65'536; ///< transactions that wait; further ones: overloaded
     std::size_t batch_max = 1'024;  ///< transactions in one durable commit
     event_port events = {};
@@ -42,8 +44,6 @@ public:
   interface::behavior_type make_behavior();
 
 private:
-  friend class ledger_thread;
-  struct finished;
   caf::result<ledger::answer> transact(ledger::transaction& t);
   void on_finished();
   void expire_leases();
@@ -54,7 +54,7 @@ private:
   lease_table leases_;
   std::map<std::uint64_t, rt::reply<ledger::answer>> open_;
   std::uint64_t next_ = 0;
-  std::unique_ptr<ledger_thread> thread_;
+  std::shared_ptr<ledger_queue> queue_;
 };
 
 } // namespace coppice::actors

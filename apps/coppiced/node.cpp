@@ -105,7 +105,7 @@ struct node::impl {
   actors::bound_port http_port{};
   std::shared_ptr<rt::bridge_memory> listening = std::make_shared<rt::bridge_memory>();
   std::unique_ptr<rt::process_loop> processes;
-  std::unique_ptr<rt::pool> pool;
+  std::unique_ptr<rt::pool> pool, ledger_thread;
   std::unique_ptr<store::upstream> upstream; ///< null if no caches are named
   std::unique_ptr<rt::pool> upstream_pool;
   std::unique_ptr<scheduler_config> scheduler;
@@ -174,6 +174,7 @@ expected<void> node::impl::start_actors() {
   auto threads = settings.threads > 0 ? settings.threads : cpus();
   processes = std::make_unique<rt::process_loop>();
   pool = std::make_unique<rt::pool>(threads, pool_queue_max);
+  ledger_thread = std::make_unique<rt::pool>(1, pool_queue_max);
   scheduler = std::make_unique<scheduler_config>(cpus());
   system = std::make_unique<caf::actor_system>(*scheduler);
   directory = std::make_unique<rt::directory>(*system);
@@ -193,6 +194,7 @@ expected<void> node::impl::start_actors() {
   parts.upstream_pool = upstream_pool.get();
   parts.processes = processes.get();
   parts.pool = pool.get();
+  parts.ledger_thread = ledger_thread.get();
   parts.clock = &clock;
   parts.cgroups = cgroups.get();
   parts.signing_key = state->signing_key();
@@ -290,6 +292,7 @@ void node::impl::stop() {
   if (upstream_pool) upstream_pool->close();
   upstream.reset();
   if (pool) pool->close();
+  if (ledger_thread) ledger_thread->close();
   root = nullptr;
   bridge.reset();
   tree.reset();

@@ -54,7 +54,8 @@ struct idle_farm::impl {
       : dir(o.dir)
       , local(need(store::local_store::open({dir / "local", "/nix/store", {}, {}, true})))
       , kept(need(store::kept_journal::open(dir / "kept")))
-      , pool(std::max(1u, std::thread::hardware_concurrency()), 65'536) {
+      , pool(std::max(1u, std::thread::hardware_concurrency()), 65'536)
+      , ledger_thread(1, 16) {
     actors::node_parts parts;
     parts.settings.http = "127.0.0.1:0";
     parts.state_dir = dir;
@@ -66,6 +67,7 @@ struct idle_farm::impl {
     parts.kept = &kept;
     parts.processes = &processes;
     parts.pool = &pool;
+    parts.ledger_thread = &ledger_thread;
     parts.clock = &clock;
     parts.cgroups = &cgroups;
     parts.signing_key = std::make_shared<nix::secret_key>(*nix::secret_key::generate("bench-1"));
@@ -83,6 +85,7 @@ struct idle_farm::impl {
   ~impl() {
     rt::shut_down_and_wait(system, root, 20s);
     pool.close();
+    ledger_thread.close();
     root = nullptr;
 
     tree.reset();
@@ -109,7 +112,7 @@ struct idle_farm::impl {
   actors::bound_port http_port{};
   rt::real_clock clock;
   rt::process_loop processes;
-  rt::pool pool;
+  rt::pool pool, ledger_thread;
   scheduler_config config;
   caf::actor_system system{config};
   rt::directory directory{system};

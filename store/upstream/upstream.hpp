@@ -27,27 +27,33 @@ struct upstream_options {
   std::chrono::milliseconds silence_delay{1'000}; ///< after that, growing with each
 };
 
-/// The binary caches of others. Any number of threads may call it.
-class upstream {
+/// The binary caches of others, as a port. Any number of threads may call it.
+class upstream_port {
 public:
-  /// Starts the thread that asks. `clock` outlives it.
-  upstream(upstream_options options, const rt::clock& clock);
-  /// Transfers end soon, and all questions are answered.
-  ~upstream();
-  upstream(const upstream&) = delete;
-  upstream& operator=(const upstream&) = delete;
-
+  virtual ~upstream_port() = default;
   /// What caches have of these paths, each asked once, in their order; nothing is asked twice of a cache before its
   /// answer is old. Calls `done` exactly once, on another thread perhaps: with the answer, and whether asking again
   /// soon may tell more.
   using answer = std::function<void(upstream_paths, bool again)>;
-  void find(std::vector<nix::store_path> paths, answer done);
-
+  virtual void find(std::vector<nix::store_path> paths, answer done) = 0;
   /// Downloads the NAR of a path, from whichever cache gives a right one, and makes the path valid in the local store.
   /// Blocks. `missing` if no cache does, or those that might are silent for a few seconds; errors of the local store
   /// pass. A cache that gives anything else is not asked for the path for a while.
-  expected<void> fetch(const nix::store_path& path, local_store& into);
+  virtual expected<void> fetch(const nix::store_path& path, local_store& into) = 0;
+};
 
+/// Those that settings name.
+class upstream final : public upstream_port {
+public:
+  /// Starts the thread that asks. `clock` outlives it.
+  upstream(upstream_options options, const rt::clock& clock);
+  /// Transfers end soon, and all questions are answered.
+  ~upstream() override;
+  upstream(const upstream&) = delete;
+  upstream& operator=(const upstream&) = delete;
+
+  void find(std::vector<nix::store_path> paths, answer done) override;
+  expected<void> fetch(const nix::store_path& path, local_store& into) override;
   /// Ends transfers soon; every later call is answered by unknown or `shutdown`.
   void stop();
 
