@@ -38,7 +38,6 @@ COPPICE_ATOM(offer, "offer");
 COPPICE_ATOM(assign, "assign");
 COPPICE_ATOM(ended, "ended");
 COPPICE_ATOM(fetch, "fetch");
-COPPICE_ATOM(unpin, "unpin");
 COPPICE_ATOM(exited, "exited");
 COPPICE_ATOM(output, "output");
 COPPICE_ATOM(stop, "stop");
@@ -178,8 +177,6 @@ using allocator_actor = caf::typed_actor<
 using fetcher_actor = caf::typed_actor<
   /// Fetches the closure of these paths and pins it, or names a path that no store has.
   replies_to<atom::fetch_atom, std::vector<nix::store_path>>::with<fetched>,
-  /// Drops a pin.
-  reacts_to<atom::unpin_atom, std::uint64_t>,
   // INTERNAL: one path was unpacked (or not: the error says why)
   reacts_to<atom::stored_atom, nix::store_path, caf::error>,
   // INTERNAL: everything an order wants is here and pinned, or not

@@ -4,6 +4,7 @@
 #include "messages/ledger.hpp"
 
 #include <map>
+#include <memory>
 #include <set>
 
 /// What the stages of the pipeline say to each other besides the ledger's transactions.
@@ -100,14 +101,14 @@ struct build_look {
                  7, memory_bytes, 8, processes, 9, pids_reached, 10, took_ms)
 };
 
-/// FETCHER's answer: the whole closure of the inputs is in the local store and pinned until `pin` is dropped; or what
-/// no store has (any more), and nothing is pinned.
+/// FETCHER's answer: the whole closure of the inputs is in the local store and pinned for as long as anybody has `pin`;
+/// or what no store has (any more), and nothing is pinned.
 struct fetched {
-  std::uint64_t pin = 0;
+  std::shared_ptr<const void> pin = {}; ///< inside one process: no field of the message
   std::vector<path_info> closure;
   std::optional<nix::store_path> missing = {};
   std::string why = {}; ///< it is missing
-  COPPICE_STRUCT(fetched, 1, pin, 2, closure, 3, missing, 4, why)
+  COPPICE_STRUCT(fetched, 2, closure, 3, missing, 4, why)
 };
 
 /// SUBSTITUTER's answer: what upstream caches have. A path that is in none of the lists is in none of the caches.

@@ -56,9 +56,20 @@ std::vector<nix::store_path> local_store::paths() const {
   return all;
 }
 
-std::map<std::string, std::set<nix::store_path>> local_store::pins() const {
+std::shared_ptr<const void> local_store::pin(std::set<nix::store_path> paths) {
+  std::shared_ptr<const std::set<nix::store_path>> pin{new std::set<nix::store_path>{std::move(paths)}};
   std::lock_guard lock{mutex_};
-  return pins_;
+  std::erase_if(pins_, [](auto& p) { return p.expired(); });
+  pins_.push_back(pin);
+  return pin;
+}
+
+std::vector<std::set<nix::store_path>> local_store::pins() const {
+  std::lock_guard lock{mutex_};
+  std::vector<std::set<nix::store_path>> held;
+  for (const auto& p : pins_)
+    if (auto pin = p.lock()) held.push_back(*pin);
+  return held;
 }
 
 expected<std::vector<path_info>> local_store::closure(std::span<const nix::store_path> paths) const {
@@ -213,8 +224,8 @@ fs::path local_store::group_file(const std::vector<addition>& additions) const {
 
 /// Who keeps the path from being removed, if anybody does.
 std::optional<std::string> local_store::wanted_by(const nix::store_path& path) const {
-  for (const auto& [name, paths] : pins_)
-    if (paths.contains(path)) return "pin " + name;
+  for (const auto& p : pins_)
+    if (auto pin = p.lock(); pin && pin->contains(path)) return "a build or a download";
   for (const auto& [other, info] : index_)
     if (other != path && std::binary_search(info.references.begin(), info.references.end(), path))
       return other.to_string(options_.store_dir);

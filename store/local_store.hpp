@@ -67,13 +67,10 @@ public:
   /// Makes the path invalid, then removes its files; `conflict`, naming who, if a pin or another valid path wants it.
   expected<void> remove(const nix::store_path& path);
 
-  /// Keeps these paths, valid or not yet, from remove() until unpin() or the end of this object: whoever wants them
-  /// does not outlive it either. Replaces the paths of a pin of that name.
-  void pin(const std::set<nix::store_path>& paths, const std::string& name);
-  /// Absent is no error.
-  void unpin(const std::string& name);
-  /// All pins by name.
-  std::map<std::string, std::set<nix::store_path>> pins() const;
+  /// Keeps these paths, valid or not yet, from remove() until the last copy of what it gives is gone.
+  std::shared_ptr<const void> pin(std::set<nix::store_path> paths);
+  /// What each pin keeps.
+  std::vector<std::set<nix::store_path>> pins() const;
 
 private:
   struct addition {
@@ -102,7 +99,7 @@ private:
   std::mutex writing_;       ///< held while files move and records change; taken before mutex_
   mutable std::mutex mutex_; ///< guards the two maps
   std::map<nix::store_path, path_info> index_;
-  std::map<std::string, std::set<nix::store_path>> pins_;
+  std::vector<std::weak_ptr<const std::set<nix::store_path>>> pins_;
 };
 
 } // namespace coppice::store

@@ -140,14 +140,4 @@ expected<path_info> local_store::parse(std::string_view narinfo) const {
   return with_code(nix::parse_narinfo(narinfo, options_.store_dir), ec::corrupt).and_then(from_narinfo);
 }
 
-void local_store::pin(const std::set<nix::store_path>& paths, const std::string& name) {
-  std::lock_guard lock{mutex_};
-  pins_[name] = paths;
-}
-
-void local_store::unpin(const std::string& name) {
-  std::lock_guard lock{mutex_};
-  pins_.erase(name);
-}
-
 } // namespace coppice::store

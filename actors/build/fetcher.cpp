@@ -5,16 +5,9 @@
 #include "store/compression.hpp"
 
 #include <algorithm>
-#include <charconv>
 
 namespace coppice::actors {
 namespace {
-
-constexpr std::string_view pin_prefix = "fetch-";
-
-std::string pin_name(std::uint64_t id) {
-  return std::string{pin_prefix} + std::to_string(id);
-}
 
 /// Unpacks a NAR of the store into the local store, which verifies its hash (INV-16).
 expected<void> unpack(store::blob_store& blobs, store::local_store& local, const path_info& info) {
@@ -60,7 +53,6 @@ fetcher_state::fetcher_state(rt::self<interface>* self, config c, ledger_actor l
   : self_(self), config_(std::move(c)), ledger_(std::move(ledger)), substituter_(std::move(substituter)) {}
 
 fetcher_state::interface::behavior_type fetcher_state::make_behavior() {
-  adopt_pins();
   return {
     [this](atom::fetch_atom, std::vector<nix::store_path>& paths) -> caf::result<fetched> {
       rt::reply<fetched> out{self_};
@@ -68,9 +60,6 @@ fetcher_state::interface::behavior_type fetcher_state::make_behavior() {
       orders_.emplace(id, order{paths, {}, {}, out, false});
       look(id, std::move(paths));
       return out;
-    },
-    [this](atom::unpin_atom, std::uint64_t pin) {
-      config_.local->unpin(pin_name(pin));
     },
     [this](atom::stored_atom, const nix::store_path& path, const caf::error& e) { on_stored(path, e); },
     [this](atom::done_atom, std::uint64_t id, fetched& f, const caf::error& e) {
@@ -83,16 +72,6 @@ fetcher_state::interface::behavior_type fetcher_state::make_behavior() {
       pinning_.erase(found);
     },
   };
-}
-
-// INV-20: the WORKERs whose inputs an earlier FETCHER of this process pinned are alive.
-void fetcher_state::adopt_pins() {
-  for (auto& [pin, paths] : config_.local->pins()) {
-    if (!pin.starts_with(pin_prefix)) continue;
-    std::uint64_t id = 0;
-    std::from_chars(pin.data() + pin_prefix.size(), pin.data() + pin.size(), id);
-    next_ = std::max(next_, id);
-  }
 }
 
 // Walks the closure: what is valid here brings its references, for the rest the ledger says what it refers to.
@@ -223,7 +202,7 @@ std::vector<std::uint64_t> fetcher_state::waiting_for(const nix::store_path& pat
 void fetcher_state::miss(std::uint64_t id, const nix::store_path& path, const std::string& why) {
   auto found = orders_.find(id);
   if (found == orders_.end()) return;
-  found->second.out.deliver(fetched{0, {}, path, why});
+  found->second.out.deliver(fetched{{}, {}, path, why});
   orders_.erase(found);
 }
 
@@ -246,11 +225,11 @@ void fetcher_state::finish(std::uint64_t id) {
   auto o = std::move(orders_.at(id));
   orders_.erase(id);
   pinning_.emplace(id, o.out);
-  auto work = [local = config_.local, id, name = pin_name(id), seen = o.seen, roots = o.roots]() -> expected<fetched> {
-    local->pin(seen, name);
+  auto work = [local = config_.local, seen = o.seen, roots = o.roots]() -> expected<fetched> {
+    auto pin = local->pin(seen);
     auto closure = local->closure(roots);
     if (!closure) return tl::unexpected(closure.error());
-    return fetched{id, std::move(*closure)};
+    return fetched{std::move(pin), std::move(*closure)};
   };
   auto me = self_->incarnation();
   bool posted = rt::post_and_send(

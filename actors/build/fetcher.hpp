@@ -16,9 +16,9 @@
 namespace coppice::actors {
 
 /// Makes inputs present and pinned in the local store, each once.
-/// Takes: fetch, unpin from WORKERs, SUBSTITUTER. Sends: blocking work to the pool, downloads from upstream to a pool of
+/// Takes: fetch from WORKERs, SUBSTITUTER. Sends: blocking work to the pool, downloads from upstream to a pool of
 /// their own; reads of paths, and which blobs are gone, to LEDGER; what it does not know to SUBSTITUTER. Owns: downloads
-/// in flight, pins (in the local store, so that the next FETCHER of this process has them).
+/// in flight. Pins belong to whom they are given (INV-20): they outlive the FETCHER, and no one else.
 /// Supervised by: WORK_SUP.
 class fetcher_state {
 public:
@@ -45,7 +45,6 @@ private:
     rt::reply<fetched> out;
     bool asking = false; ///< what the absent ones refer to is not known yet
   };
-  void adopt_pins();
   void look(std::uint64_t id, std::vector<nix::store_path> paths);
   void on_infos(std::uint64_t id, const std::vector<nix::store_path>& asked, const std::vector<path_info>& infos);
   void on_upstream(std::uint64_t id, const std::vector<nix::store_path>& asked, const upstream_paths& answer);

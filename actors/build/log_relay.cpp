@@ -22,7 +22,7 @@ struct log_relay_state::log_file {
   rt::unique_fd fd;
 
   expected<void> append(std::string_view bytes) {
-    if (!fd) fd.reset(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+    if (!fd) fd.reset(::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
     if (!fd) return tl::unexpected(store::system_error(errno, "cannot open the log " + path.string()));
     return store::write_all(fd.get(), bytes, path);
   }
@@ -33,6 +33,8 @@ log_relay_state::log_relay_state(rt::self<interface>* self, config c, worker_act
 
 log_relay_actor::behavior_type log_relay_state::make_behavior() {
   self_->doing("writes " + config_.file.string());
+  self_->set_down_handler([this](caf::scheduled_actor*, caf::down_msg&) { self_->quit(); }); // nobody wants it any more
+  self_->monitor(worker_);
   return {
       [this](atom::output_atom, std::string& bytes) { on_output(std::move(bytes)); },
       [this](atom::done_atom) -> caf::result<std::string> {

@@ -16,7 +16,8 @@ namespace coppice::actors {
 /// Carries a build's output to its log file and tells the phase and the last line. What it holds is bounded by the
 /// process's window: it acknowledges bytes only when they are in the file.
 /// Takes: output from EXECUTOR's process, done from WORKER. Sends: progress to WORKER, at most one per
-/// progress_interval. Owns: the log file. Supervised by: WORKERS_SUP, temporary: when it dies, EXECUTOR ends the build.
+/// progress_interval. Owns: nothing that outlives it. Supervised by: WORKERS_SUP, temporary: it ends
+/// with its WORKER; when it dies, EXECUTOR ends the build.
 class log_relay_state {
 public:
   using interface = log_relay_actor;
@@ -26,7 +27,7 @@ public:
     rt::executor* pool;          ///< writes; outlives every actor
     rt::process_port* processes; ///< outlives every actor
     rt::process_id process;      ///< whose output it is
-    std::filesystem::path file;  ///< appended to; its directory exists
+    std::filesystem::path file;  ///< appended to; WORKER makes it, and takes it away
     step_progress progress;      ///< sent with phase and last_line filled in
     std::chrono::milliseconds progress_interval{1'000};
   };

@@ -61,6 +61,25 @@ expected<build_inputs> with_outputs(const nix::derivation& drv, std::vector<path
   return inputs;
 }
 
+/// What a WORKER has not taken over is removed: it may have died while the scratch was made.
+struct scratch {
+  explicit scratch(rt::executor& where) : pool(where) {}
+  scratch(const scratch&) = delete;
+  scratch& operator=(const scratch&) = delete;
+  ~scratch() {
+    if (!staging.empty())
+      pool.post([d = dir, s = staging, l = log] {
+        std::error_code ignored; // here and below: what stays is swept at the next start
+        if (d) (void)d->remove();
+        (void)store::remove_tree(s);
+        std::filesystem::remove(l, ignored);
+      });
+  }
+  rt::executor& pool;
+  std::shared_ptr<build_dir> dir;
+  std::filesystem::path staging, log;
+};
+
 /// Outputs may refer to each other: again and again those that no other one wants.
 expected<void> remove_outputs(store::local_store& local, std::vector<nix::store_path> paths) {
   for (;;) {
@@ -99,12 +118,11 @@ worker_state::~worker_state() {
   if (executor_) rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(*executor_), gone);
   if (relay_) rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(*relay_), gone);
   // and nothing else that nobody would find before the next start
-  if (inputs_.pin != 0) caf::anon_send(peers_.fetcher, atom::unpin_v, inputs_.pin);
   if (!relay_ && !dir_ && staging_.empty()) return;
-  config_.pool->post([blobs = config_.blobs, log = relay_ ? log_file() : std::filesystem::path{}, keys = log_keys(),
+  config_.pool->post([blobs = config_.blobs, log = log_file(), keys = relay_ ? log_keys() : std::vector<std::string>{},
                       dir = dir_, staging = staging_] {
     std::error_code ignored; // here and below: what stays is swept at the next start
-    if (!log.empty() && copy_log(*blobs, log, keys)) std::filesystem::remove(log, ignored);
+    if (copy_log(*blobs, log, keys)) std::filesystem::remove(log, ignored);
     if (dir) (void)dir->remove();
     if (!staging.empty()) (void)store::remove_tree(staging);
   });
@@ -262,13 +280,9 @@ void worker_state::run() {
   // content is what a fixed output is about: one that is here, perhaps as the wrong one of another, is not made again
   if (job_.compare.empty() && drv_.is_fixed_output() && config_.local->query(*drv_.outputs.begin()->second.path))
     return perform(attempt_.on_exited({}, {}));
-  struct made {
-    std::shared_ptr<build_dir> dir;
-    std::filesystem::path staging;
-  };
-  auto slot = std::make_shared<made>();
+  auto slot = std::make_shared<scratch>(*config_.pool);
   auto group_name = job_.key.to_string().substr(0, 16) + "-" + std::to_string(attempt_.token().value);
-  auto work = [slot, group_name, c = config_, drv_path = job_.drv, drv = drv_, closure = inputs_.closure]() -> expected<void> {
+  auto work = [slot, group_name, log = log_file(), c = config_, drv_path = job_.drv, drv = drv_, closure = inputs_.closure]() -> expected<void> {
     auto inputs = with_outputs(drv, closure, *c.local);
     if (!inputs) return tl::unexpected(inputs.error());
     auto plan = plan_sandbox(drv_path, drv, *inputs, c.sandbox);
@@ -292,11 +306,13 @@ void worker_state::run() {
     auto dir = build_dir::make(std::move(*plan), std::move(where));
     if (!dir) return tl::unexpected(dir.error());
     slot->dir = std::move(*dir);
+    slot->log = log;
+    std::ofstream{log}; // ignored: LOG_RELAY tells if it is not there
     return {};
   };
   blocking(std::move(work), [this, slot](const error& e) {
-    dir_ = slot->dir;
-    staging_ = slot->staging;
+    dir_ = std::exchange(slot->dir, nullptr);
+    staging_ = std::exchange(slot->staging, {});
     if (e.code == ec::none) return start_log(dir_);
     if (e.code == ec::unsupported || e.code == ec::invalid) return reject(failure::unsupported, e.what);
     // a host path that the configuration names and the host lacks is nothing another try can mend
@@ -538,7 +554,7 @@ void worker_state::reject(failure kind, std::string reason) {
 }
 
 void worker_state::discard(bool committed) {
-  self_->send(peers_.fetcher, atom::unpin_v, std::exchange(inputs_.pin, 0));
+  inputs_.pin.reset();
   auto work = [dir = std::exchange(dir_, nullptr), staging = std::exchange(staging_, {}), kept = config_.kept, local = config_.local,
                key = job_.key,
                outputs = committed || !job_.compare.empty() ? std::vector<realised_output>{} : attempt_.outputs()]() -> expected<void> {

@@ -26,7 +26,7 @@ namespace coppice::actors {
 
 /// Carries one job under one token from start to commit.
 /// Takes: changed rows, exited from EXECUTOR, progress from LOG_RELAY, packed, stored, failed from STORE_UPLOADER.
-/// Sends: start, commit, fail, release, partial, reclaim to LOCK_MANAGER, fetch and unpin to FETCHER, ended to
+/// Sends: start, commit, fail, release, partial, reclaim to LOCK_MANAGER, fetch to FETCHER, ended to
 /// WORKER_POOL, progress to OBSERVATORY. Owns: one ATTEMPT, its scratch directory, its log.
 /// Supervised by: WORKERS_SUP, temporary: a new attempt is a new token.
 class worker_state {

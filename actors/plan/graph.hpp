@@ -132,6 +132,7 @@ private:
 
   std::map<inhash, ledger::lock_state> sought_upstream_; ///< rows of what is not here, held back until caches answered
   std::set<inhash> not_upstream_;                        ///< what they do not have, or could not give
+  std::map<inhash, unsigned> substitutions_;             ///< those that somebody's death ended, by times
   std::set<std::string> complaints_;                     ///< told already
 
   std::vector<lane> lanes_; ///< never changes its size once the plan is made

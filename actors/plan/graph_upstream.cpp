@@ -9,6 +9,13 @@ namespace coppice::actors {
 namespace {
 
 constexpr std::size_t complaints_max = 20;
+/// Times that one inhash is tried to be substituted although an actor on the way died.
+constexpr unsigned substitutions_max = 5;
+
+/// Whether asking again may give what was asked for: nothing is said of the caches.
+bool passes(const caf::error& e) {
+  return is(e, ec::restarted) || is(e, ec::unavailable) || is(e, ec::overloaded);
+}
 
 } // namespace
 
@@ -109,8 +116,10 @@ void graph_state::substitute(std::uint32_t node) {
             // its row tells
           },
           [this, key = n.key](caf::error& e) {
-            complain({from_caf(e).what});
-            not_upstream_.insert(key);
+            if (!passes(e) || ++substitutions_[key] >= substitutions_max) {
+              complain({from_caf(e).what});
+              not_upstream_.insert(key);
+            }
             perform(plan_->on_not_substituted(key));
           });
 }

@@ -20,7 +20,7 @@ substituter_state::interface::behavior_type substituter_state::make_behavior() {
       [this](atom::substitute_atom, substitution& what) -> caf::result<ledger::done> {
         rt::reply<ledger::done> out{self_};
         auto id = ++next_;
-        order o{std::move(what), {}, 0, out};
+        order o{std::move(what), {}, {}, out};
         for (auto& output : o.what.outputs)
           o.paths.push_back(output.info.path);
         orders_.emplace(id, std::move(o));
@@ -67,7 +67,7 @@ void substituter_state::fetch(std::uint64_t id) {
           [this, id](fetched& f) {
             if (f.missing)
               return end(id, make_error(ec::missing, "cannot fetch " + f.missing->to_string() + ": " + f.why));
-            orders_.at(id).pin = f.pin;
+            orders_.at(id).pin = std::move(f.pin);
             import(id);
           },
           [this, id](caf::error& e) { end(id, e); });
@@ -99,7 +99,6 @@ void substituter_state::commit(std::uint64_t id, const std::vector<path_info>& i
 void substituter_state::end(std::uint64_t id, const caf::error& e) {
   auto o = orders_.extract(id);
   auto& [what, paths, pin, out] = o.mapped();
-  if (pin != 0) self_->send(peers_.fetcher, atom::unpin_v, pin);
   if (e) {
     rt::log::warn("SUBSTITUTER", "not substituted drv={} error={}", what.drv.to_string(), to_string(from_caf(e)));
     out.deliver(e);

@@ -44,7 +44,7 @@ private:
   struct order {
     substitution what;
     std::vector<nix::store_path> paths;
-    std::uint64_t pin = 0;
+    std::shared_ptr<const void> pin;
     rt::reply<ledger::done> out;
   };
   void ask(std::uint64_t id);

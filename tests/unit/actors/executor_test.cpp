@@ -523,6 +523,7 @@ struct farm {
                                       if (n->exits++ == 0) n->exited.set_value(e);
                                     }},
                                     fake_worker::on_progress{[](const step_progress&) {}});
+    std::ofstream{where.path / "log"}; // as WORKER makes it
     relay =
         rt::spawn<log_relay_state>(system, log_relay_state::config{&pool, &loop, id, where.path / "log", {}}, worker);
     auto spec = (*dir)->process({});

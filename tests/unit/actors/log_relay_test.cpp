@@ -73,6 +73,7 @@ struct setting {
                                            std::lock_guard lock{mutex};
                                            progress.push_back(p);
                                          }});
+    std::ofstream{dir / "log"}; // as WORKER makes it
     return rt::spawn<log_relay_state>(system, log_relay_state::config{&pool, &port, 1, dir / "log", {}, interval},
                                       worker);
   }
