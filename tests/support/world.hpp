@@ -9,6 +9,7 @@
 #include <caf/all.hpp>
 #include <caf/scheduler/test_coordinator.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -237,6 +238,13 @@ public:
     settle();
   }
 
+  // -- kills ---------------------------------------------------------------------
+
+  enum class instant { before, after };
+  /// Asked just before and just after an actor of the directory handles a message; true: it is killed there and then.
+  /// A message is called by its atom, "start" (its birth), "answer", "exit" or "down".
+  std::function<bool(const std::string& path, const std::string& message, instant)> kills;
+
   /// A hash of everything that happened, to compare runs.
   std::uint64_t hash() const { return hash_; }
   std::uint64_t steps() const { return steps_; }
@@ -255,7 +263,7 @@ private:
       const auto i = actors.begin() + static_cast<std::ptrdiff_t>(pick);
       std::rotate(actors.begin(), i, i + 1);
       if (auto actor = dynamic_cast<caf::abstract_actor*>(actors.front())) mix(actor->id());
-      scheduler_.try_run_once();
+      handle_first();
     } else {
       const auto i = jobs.begin() + static_cast<std::ptrdiff_t>(pick - actors.size());
       auto job = std::move(*i);
@@ -264,6 +272,44 @@ private:
       job();
     }
     return true;
+  }
+  void handle_first() {
+    auto actor = kills ? dynamic_cast<caf::scheduled_actor*>(scheduler_.jobs.front()) : nullptr;
+    const auto path = actor ? path_of(*actor) : std::string{};
+    if (path.empty()) {
+      scheduler_.try_run_once();
+      return;
+    }
+    const caf::strong_actor_ptr alive{actor->ctrl()};
+    const auto message = name_of(actor->peek_at_next_mailbox_element());
+    if (kills(path, message, instant::before)) return kill_at_once(*actor);
+    scheduler_.try_run_once();
+    if (kills(path, message, instant::after)) kill_at_once(*actor);
+  }
+  /// Nobody else does anything before it is dead.
+  void kill_at_once(caf::scheduled_actor& actor) {
+    rt::send_exit(caf::strong_actor_ptr{actor.ctrl()}, caf::exit_reason::kill);
+    auto& jobs = scheduler_.jobs;
+    if (auto i = std::find(jobs.begin(), jobs.end(), static_cast<caf::resumable*>(&actor)); i != jobs.end()) {
+      std::rotate(jobs.begin(), i, i + 1);
+      scheduler_.try_run_once();
+    }
+    if (!actor.getf(caf::abstract_actor::is_terminated_flag)) throw std::logic_error("a killed actor lives");
+  }
+  /// Empty if the actor has no name in the directory.
+  const std::string& path_of(caf::scheduled_actor& actor) {
+    auto [known, fresh] = paths_.try_emplace(actor.id());
+    if (fresh)
+      for (auto& s : directory.describe())
+        if (auto ref = directory.find(s.path); ref && rt::as_ref(ref).target() == actor.ctrl()) known->second = s.path;
+    return known->second;
+  }
+  static std::string name_of(const caf::mailbox_element* x) {
+    if (x == nullptr) return "start";
+    if (x->mid.is_response()) return "answer";
+    if (x->content().match_elements<caf::exit_msg>()) return "exit";
+    if (x->content().match_elements<caf::down_msg>()) return "down";
+    return rt::detail::message_kind(*x);
   }
   /// To the next timer that is due at `end` or before.
   bool jump(caf::actor_clock::time_point end) {
@@ -298,6 +344,7 @@ private:
   caf::actor_clock::time_point started_;
   std::vector<caf::strong_actor_ptr> roots_, spawned_;
   std::multimap<caf::actor_clock::time_point, std::function<void()>> later_;
+  std::map<caf::actor_id, std::string> paths_; // of actors that ran while `kills` was set
   std::uint64_t hash_ = 14695981039346656037ull, steps_ = 0, steps_this_instant_ = 0;
 };
 

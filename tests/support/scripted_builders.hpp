@@ -1,0 +1,100 @@
+#pragma once
+
+#include "runtime/process.hpp"
+#include "tests/support/world.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace coppice::test {
+
+/// Processes of a world: a builder takes a while and writes its environment variable `text` to its output, or fails as
+/// the script says. Notes two builders of one output at once (INV-1t).
+class scripted_builders final : public rt::process_port {
+public:
+  explicit scripted_builders(world& w) : world_(w) {}
+
+  /// Of the derivation of this name, so many processes do not start before one does.
+  std::map<std::string, int> starts_that_fail;
+  static constexpr std::chrono::milliseconds start_delay{1}, build_time{300};
+
+  std::size_t running() const { return running_.size(); }
+  /// What must never have happened, a line for each.
+  const std::string& faults() const { return faults_; }
+
+  void start(rt::process_id id, rt::process_spec spec, rt::process_observer observer) override {
+    auto b = read(spec);
+    if (auto left = starts_that_fail.find(b.env["name"]); left != starts_that_fail.end() && left->second-- > 0)
+      return world_.after(start_delay, [observer] { end(observer, rt::process_end::not_started); });
+    for (auto& [other, its] : running_)
+      if (its.env["out"] == b.env["out"]) faults_ += "two builders at once make " + b.env["out"] + "\n";
+    b.observer = std::move(observer);
+    running_.emplace(id, std::move(b));
+    world_.after(start_delay, [this, id] { say(id); });
+    world_.after(build_time, [this, id] { finish(id); });
+  }
+  void ack(rt::process_id, std::size_t) override {}
+  /// As SIGKILL does: nothing of it runs any more, its end is told later.
+  void cancel(rt::process_id id, std::chrono::milliseconds) override {
+    auto gone = running_.extract(id);
+    if (gone.empty()) return;
+    world_.after(start_delay, [observer = gone.mapped().observer] { end(observer, rt::process_end::cancelled); });
+  }
+
+private:
+  struct builder {
+    std::filesystem::path store; ///< what it sees as the store directory
+    std::map<std::string, std::string> env;
+    rt::process_observer observer;
+  };
+
+  static void end(const rt::process_observer& observer, rt::process_end how) {
+    rt::process_exit e;
+    e.end = how;
+    e.text = "as the script says";
+    e.report = "r";
+    observer.exited(e);
+  }
+  void say(rt::process_id id) {
+    if (auto b = running_.find(id); b != running_.end())
+      b->second.observer.output("building " + b->second.env["name"] + "\n");
+  }
+  void finish(rt::process_id id) {
+    auto done = running_.extract(id);
+    if (done.empty()) return;
+    auto& b = done.mapped();
+    const std::filesystem::path out = b.env["out"];
+    std::ofstream{b.store / out.filename()} << b.env["text"];
+    end(b.observer, rt::process_end::exited);
+  }
+
+  static std::vector<std::string> words(const rt::unique_fd& fd) {
+    std::string text(std::size_t{1} << 16, '\0');
+    text.resize(static_cast<std::size_t>(std::max<ssize_t>(0, ::pread(fd.get(), text.data(), text.size(), 0))));
+    std::vector<std::string> out;
+    for (std::size_t at = 0; at < text.size(); at = text.find('\0', at) + 1)
+      out.emplace_back(text.c_str() + at);
+    return out;
+  }
+  static builder read(const rt::process_spec& spec) {
+    builder b;
+    auto arguments = words(*spec.fds.at(0)), order = words(*spec.fds.at(2)); // as build_dir::process() puts them
+    for (std::size_t i = 2; i < arguments.size(); ++i)
+      if (arguments[i] == nix::default_store_dir && arguments[i - 2] == "--bind") b.store = arguments[i - 1];
+    for (auto& word : order)
+      if (auto equals = word.find('='); equals != word.npos) b.env[word.substr(0, equals)] = word.substr(equals + 1);
+    return b;
+  }
+
+  world& world_;
+  std::map<rt::process_id, builder> running_;
+  std::string faults_;
+};
+
+} // namespace coppice::test
