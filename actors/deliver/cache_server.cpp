@@ -49,18 +49,17 @@ struct pending_answer {
   }
 };
 
-/// Asks the ledger once, and ends.
+/// Asks the ledger once, and ends; its stable reference answers in finite time. A timeout of CAF's would stay in the
+/// clock until it is due.
 class question final : public caf::event_based_actor {
 public:
-  question(caf::actor_config& cfg, ledger_actor to, ledger::transaction t, std::chrono::milliseconds timeout,
-           std::shared_ptr<pending_answer> pending)
+  question(caf::actor_config& cfg, ledger_actor to, ledger::transaction t, std::shared_ptr<pending_answer> pending)
       : caf::event_based_actor(cfg)
       , to_(std::move(to))
       , transaction_(std::move(t))
-      , timeout_(timeout)
       , pending_(std::move(pending)) {}
   caf::behavior make_behavior() override {
-    request(to_, timeout_, atom::transact_v, std::move(transaction_))
+    request(to_, caf::infinite, atom::transact_v, std::move(transaction_))
         .then([p = pending_](ledger::answer& a) { p->set(std::move(a.body)); },
               [p = pending_](caf::error& e) { p->set(tl::unexpected(from_caf(e))); });
     return {};
@@ -69,7 +68,6 @@ public:
 private:
   const ledger_actor to_;
   ledger::transaction transaction_;
-  const std::chrono::milliseconds timeout_;
   const std::shared_ptr<pending_answer> pending_;
 };
 
@@ -115,7 +113,7 @@ private:
 expected<ledger::any_answer> cache_server_state::site::ask(ledger::any_transaction t) {
   auto pending = std::make_shared<pending_answer>();
   auto timeout = config_.limits.ledger_timeout;
-  system_.spawn<question, caf::hidden>(ledger_, ledger::transaction{std::move(t)}, timeout, pending);
+  system_.spawn<question, caf::hidden>(ledger_, ledger::transaction{std::move(t)}, pending);
   std::unique_lock lock{pending->mutex};
   for (auto until = std::chrono::steady_clock::now() + timeout; !pending->answer;) {
     if (stopping_) return fail(ec::shutdown, "the server is stopping");

@@ -191,6 +191,72 @@ TEST_CASE("a catch-all only where a crash becomes a report") {
             std::regex{R"(^[^/]*\bcatch\s*\(\s*\.\.\.\s*\))"}));
 }
 
+TEST_CASE("what CAF offers and trips over is not used") {
+  // docs/decisions/0012-traps-of-caf.md
+  struct trap {
+    const char* numbers;
+    const char* pattern;
+    std::map<std::string, std::string> allowed;
+  };
+  const std::map<std::string, std::string> main_thread{
+      {"runtime/supervisor.cpp", "main waits for the end of the tree"},
+      {"apps/coppiced/node.cpp", "main waits for the start of the tree"},
+      {"bench/", "measures from outside"},
+  };
+  auto asks = main_thread;
+  asks.emplace("runtime/actor.hpp", "call() is where it is used rightly");
+  asks.emplace("actors/deliver/cache_server.cpp", "an actor of one question, without a timeout");
+  const std::vector<trap> traps{
+      {"T1", R"(\bmake_response_promise\b|\b(typed_)?response_promise\b)", {{"runtime/actor.hpp", "rt::reply"}}},
+      {"T2", R"(\bstateful_actor\b)", {}},
+      {"T5", R"(\bcaf::(anon_)?send_exit\b|->send_exit\()", {}},
+      {"T3, T6", R"(\brequest\()", asks},
+      {"T9", R"(\bdelayed_(anon_)?send\b)", {{"runtime/actor.hpp", "later()"}}},
+      {"T11", R"(\blink_to\b|\blinked\b)", {}},
+      {"T12", R"((\.|->)spawn\()", {}},
+      {"T15", R"(\batom_constant\b)", {{"messages/interfaces.hpp", "the one block"}, {"runtime/", "rt_ and sup_"}}},
+      {"T16", R"(\bdeep_to_string\b)", {}},
+      {"T17", R"((\.|->)await\(|\bcaf::skip\b)", {}},
+      {"T18", R"(\batom_from_string\b)", {}},
+      {"T19", R"(\bcaf::detached\b|\bblocking_actor\b|\bcaf::scoped_actor\b)", main_thread},
+      {"T13", R"(\bcaf::aout\b)", {}},
+  };
+  for (auto& t : traps) {
+    INFO(t.numbers);
+    none(grep(
+        [&](auto& file) {
+          return file.is_cpp() && !file.in("tests") && !starts_with_any(file.path, t.allowed) && !file.in("nix");
+        },
+        std::regex{t.pattern}));
+  }
+}
+
+TEST_CASE("T8, T20: every actor system shares its queue, and none reads files that lie about") {
+  offenders found;
+  for (auto& file : tree()) {
+    if (!file.is_cpp() || file.in("tests")) continue;
+    std::string text;
+    for (auto& line : file.lines)
+      text += line + "\n";
+    if (!std::regex_search(text, std::regex{R"(: (public )?caf::actor_system_config\b)"})) continue;
+    if (text.find(R"(set("scheduler.policy", caf::atom("sharing")))") == text.npos || text.find(".parse(") != text.npos)
+      found.push_back(file.path);
+  }
+  none(found);
+}
+
+TEST_CASE("T15: no two atoms have the same text") {
+  static const std::regex named{R"re(COPPICE_ATOM\(\w+, "(\w+)"\)|caf::atom\("(\w+)"\)>)re"};
+  std::set<std::string> seen;
+  offenders found;
+  for (auto& file : tree())
+    for (std::size_t i = 0; file.is_cpp() && !file.in("tests") && i < file.lines.size(); ++i)
+      if (std::smatch m; std::regex_search(file.lines[i], m, named) && !seen.insert(m[1].str() + m[2].str()).second)
+        found.push_back(file.path + ":" + std::to_string(i + 1) + ": " + file.lines[i]);
+  none(found);
+  CHECK(seen.size() > 50);
+}
+
 TEST_CASE("nothing is left for later in the files, and they name no place outside of the repository") {
   // The words are written apart, so that this file is no offender.
   const std::regex words{"\\b(TO"
