@@ -47,6 +47,7 @@ worker_state::config worker_config(const node_parts& parts, sandbox_settings san
   c.node = parts.me.node;
   c.processes = parts.processes;
   c.pool = parts.pool;
+  c.watch_pool = parts.watch_pool ? parts.watch_pool : parts.pool;
   c.clock = parts.clock;
   c.blobs = parts.blobs;
   c.local = parts.local;

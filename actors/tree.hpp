@@ -32,6 +32,8 @@ struct node_parts {
   rt::executor* upstream_pool = nullptr;    ///< for downloads from them
   rt::process_port* processes;
   rt::executor* pool;
+  rt::executor* watch_pool = nullptr; ///< for what must not wait behind long work: looks at builds and the machine, and
+                                      ///< their logs; null: `pool`
   rt::executor* ledger_thread; ///< one thread, for the ledger alone
   const rt::clock* clock;
   const rt::cgroup_root* cgroups;

@@ -175,7 +175,7 @@ using allocator_actor = caf::typed_actor<
 
 /// Makes inputs present and pinned in the local store, each once.
 using fetcher_actor = caf::typed_actor<
-  /// Fetches the closure of these paths and pins it, or names a path that no store has.
+  /// Fetches the closure of these paths and pins it, or names the paths that no store has.
   replies_to<atom::fetch_atom, std::vector<nix::store_path>>::with<fetched>,
   // INTERNAL: one path was unpacked (or not: the error says why)
   reacts_to<atom::stored_atom, nix::store_path, caf::error>,

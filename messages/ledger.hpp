@@ -48,7 +48,7 @@ struct lock_state {
   std::vector<realised_output> outputs;  ///< if realised
   std::optional<failure_record> failed;
   std::uint32_t retries = 0; ///< attempts in a row that ended in something that passes: the more, the longer the wait
-  std::optional<nix::store_path> missing = {}; ///< what the last attempt lacked: an input that no store had
+  std::vector<nix::store_path> missing = {}; ///< what the last attempt lacked: inputs that no store had
   COPPICE_STRUCT(lock_state, 1, key, 2, token, 3, phase, 4, holder, 5, origin, 6, node, 7, drv, 8, infra_deaths, 9,
                  published, 10, outputs, 11, failed, 12, retries, 13, missing)
 };
@@ -229,7 +229,7 @@ struct fail_attempt {
   std::string reason;
   std::string log_tail;
   build_usage usage = {};
-  std::optional<nix::store_path> missing = {}; ///< the input that no store had
+  std::vector<nix::store_path> missing = {}; ///< the inputs that no store had
   COPPICE_STRUCT(fail_attempt, 1, key, 2, token, 3, kind, 4, reason, 5, log_tail, 6, usage, 7, missing)
 };
 /// T13: narinfo of all outputs is durably in the store and equals the committed rows. Answer: done or stale.

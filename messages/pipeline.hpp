@@ -97,8 +97,9 @@ struct build_look {
   std::uint64_t processes = 0;               ///< likewise
   bool pids_reached = false;                 ///< its control group refused to start a process
   std::int64_t took_ms = 0;                  ///< to count
+  std::uint64_t hidden = 0;                  ///< directories that the builder has closed to this process, if `counted`
   COPPICE_STRUCT(build_look, 1, disk_bytes, 2, files, 3, counted, 4, disk_used_bytes, 5, disk_free_bytes, 6, files_used,
-                 7, memory_bytes, 8, processes, 9, pids_reached, 10, took_ms)
+                 7, memory_bytes, 8, processes, 9, pids_reached, 10, took_ms, 11, hidden)
 };
 
 /// FETCHER's answer: the whole closure of the inputs is in the local store and pinned for as long as anybody has `pin`;
@@ -106,10 +107,12 @@ struct build_look {
 struct fetched {
   std::shared_ptr<const void> pin = {}; ///< inside one process: no field of the message
   std::vector<path_info> closure;
-  std::optional<nix::store_path> missing = {};
-  std::string why = {}; ///< it is missing
+  std::vector<nix::store_path> missing = {}; ///< at most missing_told_max
+  std::string why = {};                      ///< the first of them is missing
   COPPICE_STRUCT(fetched, 2, closure, 3, missing, 4, why)
 };
+/// What is lost beyond that is found by the next attempt.
+inline constexpr std::size_t missing_told_max = 1'000;
 
 /// SUBSTITUTER's answer: what upstream caches have. A path that is in none of the lists is in none of the caches.
 struct upstream_paths {

@@ -23,13 +23,13 @@ expected<attributes> attributes::of(const derivation& drv) {
   return result;
 }
 
-expected<bool> attributes::flag(std::string_view name) const {
+expected<bool> attributes::flag(std::string_view name, bool absent) const {
   if (!json_) {
     const auto found = drv_->env.find(std::string{name});
-    return found != drv_->env.end() && found->second == "1";
+    return found == drv_->env.end() ? absent : found->second == "1";
   }
   const auto found = json_->find(name);
-  if (found == json_->end()) return false;
+  if (found == json_->end()) return absent;
   if (!found->is_boolean()) return fail("its attribute '", name, "' must be a Boolean");
   return found->get<bool>();
 }
@@ -57,14 +57,10 @@ std::vector<std::string> split_words(std::string_view text) {
 }
 
 expected<std::vector<std::string>> list_of_strings(const nlohmann::json& value, std::string_view name) {
-  std::vector<std::string> strings;
-  const bool list = value.is_array();
-  for (const auto& item : list ? value : nlohmann::json::array()) {
-    if (!item.is_string()) break;
-    strings.push_back(item.get<std::string>());
-  }
-  if (!list || strings.size() != value.size()) return fail("its attribute '", name, "' must be a list of strings");
-  return strings;
+  const bool good = value.is_array() &&
+                    std::all_of(value.begin(), value.end(), [](const auto& item) { return item.is_string(); });
+  if (!good) return fail("its attribute '", name, "' must be a list of strings");
+  return value.get<std::vector<std::string>>();
 }
 
 } // namespace coppice::nix

@@ -26,8 +26,9 @@ public:
   /// The object that the derivation states instead of an environment; null unless it does.
   const nlohmann::json* structured() const { return json_.get(); }
 
-  /// Whether it is true ("1" in an environment); fails for anything but a Boolean in structured attributes.
-  expected<bool> flag(std::string_view name) const;
+  /// Whether it is true ("1" in an environment), `absent` if it is not stated; fails for anything but a Boolean in
+  /// structured attributes.
+  expected<bool> flag(std::string_view name, bool absent = false) const;
 
   /// Its words in the order given, none if it is absent; fails for anything but a list of strings in structured
   /// attributes.

@@ -61,7 +61,7 @@ void ledger_rules::hand_over(ledger::lock_state& row, ledger::phase phase, const
   row.holder = who;
   row.node = node;
   row.origin = origin;
-  row.missing.reset();
+  row.missing.clear();
 }
 
 void ledger_rules::set_failure(ledger::lock_state& row, std::optional<ledger::failure_record> failed) {
@@ -268,7 +268,7 @@ void ledger_rules::realise(ledger::lock_state& row, std::vector<realised_output>
   row.holder = {};
   row.node = {};
   row.origin = {};
-  row.missing.reset();
+  row.missing.clear();
   row.published = false;
   row.outputs = std::move(outputs);
   save(row);

@@ -32,33 +32,6 @@ session_row take_session(sqlite_query& q) {
   return row;
 }
 
-ledger::lock_state take_lock(sqlite_query& q) {
-  ledger::lock_state row;
-  row.key = q.take<inhash>();
-  row.token = q.take<fence>();
-  row.phase = q.take<ledger::phase>();
-  row.holder.session = q.take<session_id>();
-  row.holder.nonce = q.take<nonce>();
-  row.origin = q.take<fence>();
-  row.node = q.take<node_id>();
-  row.drv = q.take<nix::store_path>();
-  row.infra_deaths = q.take<std::uint32_t>();
-  row.published = q.take<bool>();
-  row.retries = q.take<std::uint32_t>();
-  row.missing = q.take_optional<nix::store_path>();
-  if (auto kind = q.take_optional<failure>()) {
-    auto& failed = row.failed.emplace();
-    failed.failure = *kind;
-    failed.token = q.take<fence>();
-    failed.after = q.take<std::uint64_t>();
-    failed.reason = q.take<std::string>();
-    failed.log_tail = q.take<std::string>();
-    failed.count = q.take<std::uint32_t>();
-    failed.last_ms = q.take<std::int64_t>();
-  }
-  return row;
-}
-
 std::string joined(const std::vector<nix::store_path>& paths) {
   std::string text;
   for (auto& path : paths)
@@ -78,6 +51,33 @@ std::vector<nix::store_path> split(std::string_view text) {
     text.remove_prefix(std::min(end + 1, text.size()));
   }
   return paths;
+}
+
+ledger::lock_state take_lock(sqlite_query& q) {
+  ledger::lock_state row;
+  row.key = q.take<inhash>();
+  row.token = q.take<fence>();
+  row.phase = q.take<ledger::phase>();
+  row.holder.session = q.take<session_id>();
+  row.holder.nonce = q.take<nonce>();
+  row.origin = q.take<fence>();
+  row.node = q.take<node_id>();
+  row.drv = q.take<nix::store_path>();
+  row.infra_deaths = q.take<std::uint32_t>();
+  row.published = q.take<bool>();
+  row.retries = q.take<std::uint32_t>();
+  row.missing = split(q.take_optional<std::string>().value_or(""));
+  if (auto kind = q.take_optional<failure>()) {
+    auto& failed = row.failed.emplace();
+    failed.failure = *kind;
+    failed.token = q.take<fence>();
+    failed.after = q.take<std::uint64_t>();
+    failed.reason = q.take<std::string>();
+    failed.log_tail = q.take<std::string>();
+    failed.count = q.take<std::uint32_t>();
+    failed.last_ms = q.take<std::int64_t>();
+  }
+  return row;
 }
 
 path_info take_path(sqlite_query& q) {
@@ -219,7 +219,7 @@ void sqlite_rows::put_lock(const ledger::lock_state& row) {
                row.infra_deaths,
                row.published,
                row.retries,
-               row.missing}
+               joined(row.missing)}
       .run();
 }
 

@@ -56,11 +56,12 @@ attempt::effects attempt::on_fetch_failed(const error& e) {
   return enter(stage::starting);
 }
 
-attempt::effects attempt::on_missing(const nix::store_path& path, const std::string& why) {
+attempt::effects attempt::on_missing(std::vector<nix::store_path> paths, const std::string& why) {
   if (stage_ != stage::fetching) return {};
   kind_ = failure::inputs_missing;
-  reason_ = "the input " + path.to_string() + " is missing: " + why;
-  missing_ = path;
+  reason_ = "the input " + paths.front().to_string() + " is missing: " + why;
+  if (paths.size() > 1) reason_ += "; and so are " + std::to_string(paths.size() - 1) + " more";
+  missing_ = std::move(paths);
   return enter(stage::starting);
 }
 

@@ -60,7 +60,7 @@ public:
     failure kind;
     std::string reason, log_tail;
     build_usage usage;
-    std::optional<nix::store_path> missing;
+    std::vector<nix::store_path> missing;
   };
   struct release {
     fence token;
@@ -92,8 +92,9 @@ public:
   effects on_fetched();
   /// Tries again at the next on_tick(), fetches_max times in all.
   effects on_fetch_failed(const error& e);
-  /// An input that no store has: another try can only help once it was built again.
-  effects on_missing(const nix::store_path& path, const std::string& why);
+  /// Inputs that no store has, at least one: another try can only help once they were built again. `why` is of the
+  /// first.
+  effects on_missing(std::vector<nix::store_path> paths, const std::string& why);
   /// An answer to start or reclaim.
   effects on_token(fence mine);
   effects on_exited(const build_exit& e, std::string log_tail);
@@ -131,7 +132,7 @@ private:
   failure kind_ = failure::none;
   std::string reason_, log_tail_;
   build_usage usage_; ///< of the builder, once it ended
-  std::optional<nix::store_path> missing_;
+  std::vector<nix::store_path> missing_;
   unsigned fetches_failed_ = 0;
   bool compares_ = false;
   bool slot_freed_ = false, lost_answer_ = false, told_partial_ = false, killed_ = false, committed_ = false;

@@ -38,7 +38,7 @@ public:
 
   void count(int at, const char* name, int depth) {
     const int fd = ::openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) return; // the builder removed or closed it
+    if (fd < 0) return note_failure(); // the builder removed or closed it
     std::unique_ptr<DIR, int (*)(DIR*)> dir{::fdopendir(fd), ::closedir};
     if (!dir) {
       ::close(fd);
@@ -48,7 +48,10 @@ public:
       const std::string_view entry_name = entry->d_name;
       if (entry_name == "." || entry_name == "..") continue;
       struct ::stat s {};
-      if (::fstatat(fd, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0) continue; // gone
+      if (::fstatat(fd, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0) {
+        note_failure();
+        continue;
+      }
       ++into_.files;
       into_.disk_bytes += static_cast<std::uint64_t>(s.st_blocks) * stat_block_bytes / std::max<nlink_t>(links(s), 1);
       if (S_ISDIR(s.st_mode) && depth < count_depth_max) count(fd, entry->d_name, depth + 1);
@@ -56,6 +59,9 @@ public:
   }
 
 private:
+  void note_failure() {
+    if (errno == EACCES) ++into_.hidden;
+  }
   static nlink_t links(const struct ::stat& s) { return S_ISDIR(s.st_mode) ? 1 : s.st_nlink; }
   bool enough() const {
     return (bytes_max_ > 0 && into_.disk_bytes > bytes_max_) || (files_max_ > 0 && into_.files > files_max_);
@@ -122,10 +128,14 @@ std::optional<build_watch::verdict> build_watch::on_look(const build_look& l, ti
   if (over(l.files, limits_.files_max))
     return verdict{failure::disk_limit, builder + "was ended for the files it made: at least " +
                                             figures(l.files, limits_.files_max, "limits.files_max")};
-  if (below_floor(l) && l.disk_bytes > limits_.disk_free_min)
-    return verdict{failure::infra, builder + "was ended for want of disk: " + std::to_string(l.disk_free_bytes) +
-                                       " bytes are free, less than limits.reserve.disk_free_min, and it uses " +
-                                       std::to_string(l.disk_bytes)};
+  // what it hides may be what fills the disk
+  if (below_floor(l) && (l.disk_bytes > limits_.disk_free_min || l.hidden > 0))
+    return verdict{failure::infra,
+                   builder + "was ended for want of disk: " + std::to_string(l.disk_free_bytes) +
+                       " bytes are free, less than limits.reserve.disk_free_min, and it uses " +
+                       std::to_string(l.disk_bytes) +
+                       (l.hidden > 0 ? " and has closed " + std::to_string(l.hidden) + " directories to the daemon"
+                                     : "")};
   return {};
 }
 

@@ -79,8 +79,8 @@ struct watched_build {
 expected<build_look> look_at(const watched_build& build, const build_watch& watch, build_watch::time_point now);
 
 /// Counts files and bytes on disk below a directory that a builder is changing; stops once either is above its maximum
-/// (0: none). A file with several names counts its bytes once, in all. What cannot be read, and what lies deeper than
-/// count_depth_max, is left out.
+/// (0: none). A file with several names counts its bytes once, in all. What lies deeper than
+/// count_depth_max is left out, and so is what cannot be read; it is told as hidden.
 inline constexpr int count_depth_max = 200;
 void count_tree(const std::filesystem::path& dir, std::uint64_t bytes_max, std::uint64_t files_max, build_look& into);
 

@@ -57,7 +57,7 @@ fetcher_state::interface::behavior_type fetcher_state::make_behavior() {
     [this](atom::fetch_atom, std::vector<nix::store_path>& paths) -> caf::result<fetched> {
       rt::reply<fetched> out{self_};
       auto id = ++next_;
-      orders_.emplace(id, order{paths, {}, {}, out, false});
+      orders_.emplace(id, order{paths, out});
       look(id, std::move(paths));
       return out;
     },
@@ -104,9 +104,10 @@ void fetcher_state::on_infos(std::uint64_t id, const std::vector<nix::store_path
     absent.erase(info.path);
     references.insert(references.end(), info.references.begin(), info.references.end());
   }
-  if (!absent.empty() && !substituter_) return miss(id, *absent.begin(), "no store of the farm has it");
   for (auto& info : infos) download(info, false);
-  if (absent.empty()) return look(id, std::move(references));
+  if (!substituter_)
+    for (auto& path : absent) miss(id, path, "no store of the farm has it");
+  if (absent.empty() || !substituter_) return look(id, std::move(references));
   std::vector<nix::store_path> rest(absent.begin(), absent.end());
   self_->call(*substituter_, atom::find_v, rest)
     .then(
@@ -122,9 +123,9 @@ void fetcher_state::on_upstream(std::uint64_t id, const std::vector<nix::store_p
   if (!orders_.contains(id)) return;
   std::set<nix::store_path> absent(asked.begin(), asked.end());
   for (auto& info : answer.found) absent.erase(info.path);
-  if (!absent.empty()) // SUBSTITUTER has asked often enough: what does not answer is not there
-    return miss(id, *absent.begin(), "no store of the farm and no upstream cache has it" +
-                                       (answer.troubles.empty() ? "" : "; " + answer.troubles.front()));
+  for (auto& path : absent) // SUBSTITUTER has asked often enough: what does not answer is not there
+    miss(id, path, "no store of the farm and no upstream cache has it" +
+                     (answer.troubles.empty() ? "" : "; " + answer.troubles.front()));
   for (auto& info : answer.found) download(info, true);
 }
 
@@ -166,12 +167,11 @@ void fetcher_state::on_stored(const nix::store_path& path, const caf::error& e) 
   infos_.erase(path);
   for (auto id : waiting_for(path)) {
     const auto why = from_caf(e);
-    if (!e)
-      check(id);
-    else if (gone)
-      miss(id, path, why.what);
-    else
+    if (gone) miss(id, path, why.what);
+    if (e && !gone)
       fail(id, {why.code, "cannot fetch " + path.to_string() + ": " + why.what});
+    else
+      check(id);
   }
   pump(from.upstream);
 }
@@ -184,7 +184,10 @@ void fetcher_state::on_lost(const path_info& info, const error& why) {
     self_, ledger_, ledger::gone{info.blob, info.gen},
     [this, path = info.path, why](ledger::done&) {
       infos_.erase(path);
-      for (auto id : waiting_for(path)) miss(id, path, "the store has lost it: " + why.what);
+      for (auto id : waiting_for(path)) {
+        miss(id, path, "the store has lost it: " + why.what);
+        check(id);
+      }
     },
     [this, path = info.path](const error& e) {
       infos_.erase(path);
@@ -199,24 +202,34 @@ std::vector<std::uint64_t> fetcher_state::waiting_for(const nix::store_path& pat
   return waiting;
 }
 
+/// Told with all others that are missing: each answer costs a try at what wants them.
 void fetcher_state::miss(std::uint64_t id, const nix::store_path& path, const std::string& why) {
   auto found = orders_.find(id);
-  if (found == orders_.end()) return;
-  found->second.out.deliver(fetched{{}, {}, path, why});
-  orders_.erase(found);
+  if (found == orders_.end() || found->second.absent.erase(path) == 0) return;
+  auto& o = found->second;
+  if (o.missing.empty()) o.why = why;
+  if (o.missing.size() < missing_told_max) o.missing.push_back(path);
 }
 
 void fetcher_state::check(std::uint64_t id) {
   auto found = orders_.find(id);
   if (found == orders_.end() || found->second.asking) return;
-  std::erase_if(found->second.absent, [&](auto& path) { return config_.local->query(path).has_value(); });
-  if (found->second.absent.empty()) finish(id);
+  auto& o = found->second;
+  std::erase_if(o.absent, [&](auto& path) { return config_.local->query(path).has_value(); });
+  if (!o.absent.empty()) return;
+  if (o.missing.empty()) return finish(id);
+  o.out.deliver(fetched{{}, {}, std::move(o.missing), std::move(o.why)});
+  orders_.erase(found);
 }
 
 void fetcher_state::fail(std::uint64_t id, error e) {
   auto found = orders_.find(id);
   if (found == orders_.end()) return;
-  found->second.out.deliver(make_error(e));
+  auto& o = found->second;
+  if (o.missing.empty())
+    o.out.deliver(make_error(e));
+  else
+    o.out.deliver(fetched{{}, {}, std::move(o.missing), std::move(o.why)}); // no other try would find it either
   orders_.erase(found);
 }
 
@@ -237,8 +250,11 @@ void fetcher_state::finish(std::uint64_t id) {
     [me, id](expected<fetched> f) {
       caf::anon_send(me, atom::done_v, id, f ? std::move(*f) : fetched{}, f ? caf::error{} : make_error(f.error()));
     },
-    [me, id](const std::string& what) { caf::anon_send(me, atom::done_v, id, fetched{}, make_error(ec::crashed, what)); });
-  if (!posted) self_->send(self_->incarnation(), atom::done_v, id, fetched{}, make_error(ec::overloaded, "the pool is full"));
+    [me, id](const std::string& what) {
+      caf::anon_send(me, atom::done_v, id, fetched{}, make_error(ec::crashed, what));
+    });
+  if (!posted)
+    self_->send(self_->incarnation(), atom::done_v, id, fetched{}, make_error(ec::overloaded, "the pool is full"));
 }
 
 } // namespace coppice::actors

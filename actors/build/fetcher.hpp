@@ -38,12 +38,14 @@ public:
   interface::behavior_type make_behavior();
 
 private:
-  /// One request: paths known to be needed, and those among them that are not here yet.
+  /// One request: paths known to be needed, those among them that are not here yet, and those that are nowhere.
   struct order {
     std::vector<nix::store_path> roots;
-    std::set<nix::store_path> seen, absent;
     rt::reply<fetched> out;
-    bool asking = false; ///< what the absent ones refer to is not known yet
+    std::set<nix::store_path> seen = {}, absent = {};
+    std::vector<nix::store_path> missing = {};
+    std::string why = {}; ///< the first of them is missing
+    bool asking = false;  ///< what the absent ones refer to is not known yet
   };
   void look(std::uint64_t id, std::vector<nix::store_path> paths);
   void on_infos(std::uint64_t id, const std::vector<nix::store_path>& asked, const std::vector<path_info>& infos);

@@ -4,10 +4,12 @@
 #include "actors/build/fixed_output.hpp"
 #include "actors/build/log_relay.hpp"
 #include "runtime/log.hpp"
+#include "runtime/random.hpp"
 #include "store/files.hpp"
 #include "store/nar_files.hpp"
 
 #include <fstream>
+#include <tuple>
 
 namespace coppice::actors {
 namespace {
@@ -22,6 +24,13 @@ attempt begin_attempt(const job& j, const std::optional<store::kept_entry>& kept
 rt::child_options one_life() {
   rt::child_options o;
   o.kind = rt::restart_kind::temporary;
+  return o;
+}
+
+/// LOG_RELAY answers when all is written, which may take as long as the disk likes.
+rt::child_options log_life() {
+  auto o = one_life();
+  o.ref.call_timeout = std::chrono::hours{1};
   return o;
 }
 
@@ -261,7 +270,7 @@ void worker_state::fetch() {
   self_->call(peers_.fetcher, atom::fetch_v, *job_.inputs)
     .then(
       [this](fetched& f) {
-        if (f.missing) return perform(attempt_.on_missing(*f.missing, f.why));
+        if (!f.missing.empty()) return perform(attempt_.on_missing(std::move(f.missing), f.why));
         inputs_ = std::move(f);
         perform(attempt_.on_fetched());
       },
@@ -278,11 +287,15 @@ void worker_state::start(fence token) {
 
 void worker_state::run() {
   // content is what a fixed output is about: one that is here, perhaps as the wrong one of another, is not made again
-  if (job_.compare.empty() && drv_.is_fixed_output() && config_.local->query(*drv_.outputs.begin()->second.path))
+  auto& [output_name, output] = *drv_.outputs.begin();
+  if (job_.compare.empty() && drv_.is_fixed_output() && config_.local->query(*output.path)) {
+    trees_.emplace(output_name, config_.local->real_path(*output.path));
     return perform(attempt_.on_exited({}, {}));
+  }
   auto slot = std::make_shared<scratch>(*config_.pool);
   auto group_name = job_.key.to_string().substr(0, 16) + "-" + std::to_string(attempt_.token().value);
-  auto work = [slot, group_name, log = log_file(), c = config_, drv_path = job_.drv, drv = drv_, closure = inputs_.closure]() -> expected<void> {
+  auto work = [slot, group_name, log = log_file(), c = config_, drv_path = job_.drv, drv = drv_,
+               closure = inputs_.closure]() -> expected<void> {
     auto inputs = with_outputs(drv, closure, *c.local);
     if (!inputs) return tl::unexpected(inputs.error());
     auto plan = plan_sandbox(drv_path, drv, *inputs, c.sandbox);
@@ -323,12 +336,12 @@ void worker_state::run() {
 void worker_state::start_log(std::shared_ptr<build_dir> dir) {
   auto process = config_.processes->reserve();
   log_relay_state::config c;
-  c.pool = config_.pool;
+  c.pool = config_.watch_pool;
   c.processes = config_.processes;
   c.process = process;
   c.file = log_file();
   c.progress = {job_.key, job_.drv, attempt_.token(), config_.node, {}, {}, false};
-  rt::start_child<log_relay_state>(self_, peers_.workers, label() + ".log", one_life(), c, worker_actor{self_->stable()})
+  rt::start_child<log_relay_state>(self_, peers_.workers, label() + ".log", log_life(), c, worker_actor{self_->stable()})
     .then(
       [this, dir, process](const caf::strong_actor_ptr& ref) {
         relay_ = caf::actor_cast<log_relay_actor>(ref);
@@ -344,7 +357,7 @@ void worker_state::start_executor(std::shared_ptr<build_dir> dir, rt::process_id
   limits.log_bytes_max = config_.limits.log_bytes_max;
   executor_state::config c{config_.processes, process, dir->process(limits), dir, job_.drv.to_string(), config_.limits};
   c.spec.grace = config_.limits.kill_grace;
-  c.pool = config_.pool;
+  c.pool = config_.watch_pool;
   c.scratch = staging_;
   c.watch = {config_.limits.memory_bytes_max, config_.limits.processes_max,        config_.limits.disk_bytes_max,
              config_.limits.files_max,        config_.limits.reserve.disk_free_min, config_.cgroups->keeps_memory(),
@@ -383,34 +396,25 @@ std::vector<std::string> worker_state::log_keys() const {
 void worker_state::store_log(const build_exit& e, std::string tail) {
   rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(*relay_), caf::make_error(caf::exit_reason::user_shutdown));
   relay_.reset();
+  using found = tl::expected<std::map<std::string, std::filesystem::path>, build_fault>;
+  const bool well = e.failure == failure::none;
+  auto made = std::make_shared<found>(tl::make_unexpected(build_fault{failure::infra, "its outputs were not looked for"}));
   blocking(
-    [blobs = config_.blobs, file = log_file(), keys = log_keys()]() -> expected<void> {
+    [blobs = config_.blobs, file = log_file(), keys = log_keys(), dir = well ? dir_ : nullptr, made]() -> expected<void> {
+      if (dir) *made = dir->collect_outputs();
       if (auto done = copy_log(*blobs, file, keys); !done) return done;
       std::error_code ignored; // a file that stays is found again by its name
       std::filesystem::remove(file, ignored);
       return {};
     },
-    [this, e, tail = std::move(tail)](const error& failed) {
+    [this, e, well, made, tail = std::move(tail)](const error& failed) {
       if (failed.code != ec::none)
         rt::log::warn("WORKER", "log not stored drv={} error={}", job_.drv.to_string(), to_string(failed));
-      if (e.failure == failure::none) {
-        auto made = dir_->collect_outputs();
-        if (!made) {
-          auto faulty = e;
-          faulty.failure = made.error().kind;
-          faulty.reason = made.error().reason;
-          return perform(attempt_.on_exited(faulty, tail));
-        }
-      }
-      perform(attempt_.on_exited(e, tail));
+      auto exit = e;
+      if (well && *made) trees_ = std::move(**made);
+      if (well && !*made) std::tie(exit.failure, exit.reason) = std::tie(made->error().kind, made->error().reason);
+      perform(attempt_.on_exited(exit, tail));
     });
-}
-
-/// Where the outputs lie: what the builder made, else the fixed output that was there already.
-tl::expected<std::map<std::string, std::filesystem::path>, build_fault> worker_state::trees() const {
-  if (dir_) return dir_->collect_outputs();
-  auto& [output_name, output] = *drv_.outputs.begin();
-  return std::map<std::string, std::filesystem::path>{{output_name, config_.local->real_path(*output.path)}};
 }
 
 void worker_state::pack(bool registered) {
@@ -439,9 +443,7 @@ void worker_state::pack(bool registered) {
     }
     o.kept_trees = o.trees;
   } else {
-    auto made = trees();
-    if (!made) return reject(made.error().kind, made.error().reason);
-    for (auto& out : o.outputs) o.trees.push_back(made->at(out.name));
+    for (auto& out : o.outputs) o.trees.push_back(trees_.at(out.name));
   }
   if (drv_.is_fixed_output()) {
     auto& output = drv_.outputs.begin()->second;
@@ -496,11 +498,10 @@ void worker_state::keep_mismatch(const packed_outputs& p, const std::string& rea
   auto info = p.outputs[0].info;
   auto hash = nix::hash::parse_any(p.content_hash, output.content_hash()->algo());
   auto path = hash ? nix::fixed_output_path(drv_.name, output.method(), *hash) : tl::unexpected(hash.error());
-  auto made = trees();
-  if (!path || !made) return reject(failure::hash_mismatch, reason);
+  if (!path) return reject(failure::hash_mismatch, reason);
   info.path = *path;
   info.ca = content_address(output.method(), *hash);
-  std::vector<std::pair<path_info, std::filesystem::path>> tree{{info, made->begin()->second}};
+  std::vector<std::pair<path_info, std::filesystem::path>> tree{{info, trees_.begin()->second}};
   blocking([local = config_.local, tree, dir = dir_] { return local->add_outputs(tree); },
            [this, path = *path, reason](const error& e) {
              if (e.code != ec::none) rt::log::warn("WORKER", "wrong output not kept path={} error={}", path.to_string(), to_string(e));
@@ -531,10 +532,8 @@ void worker_state::compare(const std::vector<realised_output>& outputs) {
 }
 
 void worker_state::keep(const std::vector<realised_output>& outputs) {
-  auto made = trees();
-  if (!made) return reject(made.error().kind, made.error().reason);
   std::vector<std::pair<path_info, std::filesystem::path>> trees;
-  for (auto& o : outputs) trees.emplace_back(o.info, made->at(o.name));
+  for (auto& o : outputs) trees.emplace_back(o.info, trees_.at(o.name));
   store::kept_entry entry{job_.key, attempt_.token(), job_.drv, job_.aterm, outputs};
   blocking(
     [local = config_.local, kept = config_.kept, trees, entry]() -> expected<void> {

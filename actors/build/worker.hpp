@@ -62,6 +62,7 @@ public:
     node_id node;
     rt::process_port* processes;
     rt::executor* pool;
+    rt::executor* watch_pool; ///< for looks at builds and the machine, and for logs
     const rt::clock* clock;
     store::blob_store* blobs;
     store::local_store* local;
@@ -95,7 +96,6 @@ private:
   void pack(bool registered);
   caf::result<ledger::done> on_packed(packed_outputs& p);
   std::optional<build_fault> fault_of(const packed_outputs& p) const;
-  tl::expected<std::map<std::string, std::filesystem::path>, build_fault> trees() const;
   void keep_mismatch(const packed_outputs& p, const std::string& reason);
   void drop_damaged();
   void compare(const std::vector<realised_output>& outputs);
@@ -122,9 +122,10 @@ private:
   nonce who_;
   attempt attempt_;
   nix::derivation drv_;
-  fetched inputs_;
+  fetched inputs_; ///< their whole closure, once it is here
   std::shared_ptr<build_dir> dir_; ///< null before the start, and for a fixed output that is here already
   std::filesystem::path staging_;
+  std::map<std::string, std::filesystem::path> trees_; ///< where the outputs lie, by name, once the builder has ended well
   std::optional<log_relay_actor> relay_;
   std::optional<executor_actor> executor_;
   std::optional<rt::reply<ledger::done>> uploader_; ///< STORE_UPLOADER waits for the outputs to be kept

@@ -50,10 +50,15 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
       },
       [this](atom::poll_atom) { measure(); },
       [this](atom::done_atom, const machine_room& now, const caf::error& e) { on_measured(now, e); },
+      [this](atom::stored_atom, const std::shared_ptr<const store::kept_listing>& kept, const caf::error& e) {
+        on_kept(kept.get(), e);
+      },
       [this](atom::tick_atom) {
-        if (!std::exchange(ready_, true) || !orphans_.empty()) resume_kept();
-        reconcile();
-        offer_slots();
+        if (!ready_ || !orphans_.empty()) read_kept();
+        if (ready_) {
+          reconcile();
+          offer_slots();
+        }
         self_->later(config_.offer_interval, atom::tick_v);
       },
   };
@@ -155,7 +160,7 @@ void worker_pool_state::reconcile() {
       [this](ledger::lock_states& held) {
         std::set<std::pair<inhash, fence>> unvouched;
         for (auto& row : held.rows) {
-          if (row.phase == ledger::phase::queued || orphans_.contains(row.key)) continue; // a GRAPH's, or seen to
+          if (row.phase == ledger::phase::queued || orphans_.contains(row.key) || resuming_.contains(row.key)) continue; // a GRAPH's, or seen to
           auto worker = slots_.find(row.key);
           if (worker != slots_.end() && worker->second.who == row.holder.nonce) continue;
           unvouched.emplace(row.key, row.token);
@@ -169,16 +174,41 @@ void worker_pool_state::reconcile() {
       });
 }
 
-void worker_pool_state::resume_kept() {
-  auto kept = config_.worker.kept->list();
-  if (!kept) {
-    rt::log::error("WORKER_POOL", "journal of kept outputs not read error={}", to_string(kept.error()));
-    return;
+void worker_pool_state::read_kept() {
+  if (reading_) return;
+  auto me = self_->incarnation();
+  reading_ = rt::post_and_send(
+      *config_.worker.pool, [kept = config_.worker.kept] { return kept->list(); },
+      [me](expected<store::kept_listing> kept) {
+        caf::anon_send(me, atom::stored_v,
+                       kept ? std::make_shared<const store::kept_listing>(std::move(*kept)) : nullptr,
+                       kept ? caf::error{} : make_error(kept.error()));
+      },
+      [me](const std::string& what) {
+        caf::anon_send(me, atom::stored_v, std::shared_ptr<const store::kept_listing>{}, make_error(ec::crashed, what));
+      });
+  // one that dies while the journal is read may have come into it too late
+  if (reading_) resuming_ = std::exchange(orphans_, {});
+}
+
+void worker_pool_state::on_kept(const store::kept_listing* kept, const caf::error& e) {
+  reading_ = false;
+  auto orphans = std::exchange(resuming_, {});
+  if (kept) {
+    resume(*kept, std::move(orphans));
+  } else {
+    orphans_.merge(orphans);
+    rt::log::error("WORKER_POOL", "journal of kept outputs not read error={}", to_string(from_caf(e)));
   }
-  for (auto& problem : kept->problems)
+  if (std::exchange(ready_, true)) return;
+  reconcile();
+  offer_slots();
+}
+
+void worker_pool_state::resume(const store::kept_listing& kept, std::map<inhash, nonce> orphans) {
+  for (auto& problem : kept.problems)
     rt::log::error("WORKER_POOL", "kept outputs not resumed problem={}", problem);
-  auto orphans = std::exchange(orphans_, {});
-  for (auto& entry : kept->entries) {
+  for (auto& entry : kept.entries) {
     job j;
     j.key = entry.key;
     j.token = entry.token;
@@ -230,7 +260,7 @@ void worker_pool_state::measure() {
     caf::anon_send(me, atom::done_v, now, std::move(e));
   };
   const bool posted = rt::post_and_send(
-      *config_.worker.pool, [disks = config_.disks] { return measure_room(disks); },
+      *config_.worker.watch_pool, [disks = config_.disks] { return measure_room(disks); },
       [told](expected<machine_room> r) { r ? told(*r, {}) : told({}, make_error(r.error())); },
       [told](const std::string& what) { told({}, make_error(ec::crashed, what)); });
   if (!posted) self_->later(config_.room_interval, atom::poll_v);

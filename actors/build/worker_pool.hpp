@@ -10,9 +10,15 @@
 #include <functional>
 #include <array>
 #include <map>
+#include <memory>
 #include <set>
 
 namespace coppice::actors {
+
+/// What a WORKER_POOL tells itself besides what others tell it.
+using worker_pool_self_actor = worker_pool_actor::extend<
+  // INTERNAL: the journal of kept outputs was read, or not
+  caf::reacts_to<atom::stored_atom, std::shared_ptr<const store::kept_listing>, caf::error>>;
 
 /// Offers this machine's free slots, as far as builds still fit on it, and turns an assignment into a WORKER.
 /// Takes: assign from ALLOCATORs, ended from WORKERs. Sends: offer to ALLOCATORs, children to WORKERS_SUP, T7 for a
@@ -20,7 +26,7 @@ namespace coppice::actors {
 /// Supervised by: WORK_SUP.
 class worker_pool_state {
 public:
-  using interface = worker_pool_actor;
+  using interface = worker_pool_self_actor;
   static constexpr const char* name = "worker-pool";
 
   /// The order for a WORKER of this name; benchmarks put another class in its place.
@@ -64,7 +70,9 @@ private:
   bool has_workers() const;
   void on_down(const caf::down_msg& down);
   void release_dead(const inhash& key, const nonce& who, const std::string& why);
-  void resume_kept();
+  void read_kept();
+  void on_kept(const store::kept_listing* kept, const caf::error& e);
+  void resume(const store::kept_listing& kept, std::map<inhash, nonce> orphans);
   void reconcile();
   void put(const inhash& key, occupant o);
   void drop(const inhash& key);
@@ -84,6 +92,8 @@ private:
   std::array<std::uint32_t, 2> busy_{}; ///< of slots_, those that count; [1] of those that are io_bound
   bool offering_ = false;
   std::map<inhash, nonce> orphans_; ///< kept outputs whose WORKER died, and what its lock is held by
+  std::map<inhash, nonce> resuming_; ///< those that the journal is being read for
+  bool reading_ = false;
   std::set<std::pair<inhash, fence>> unvouched_; ///< locks that nobody here answered for at the last look
   room room_;
   std::string short_of_; ///< as it was last offered
@@ -93,3 +103,8 @@ private:
 };
 
 } // namespace coppice::actors
+
+namespace caf {
+template <>
+struct allowed_unsafe_message_type<std::shared_ptr<const coppice::store::kept_listing>> : std::true_type {};
+} // namespace caf

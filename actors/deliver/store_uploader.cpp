@@ -19,7 +19,7 @@ store_uploader_state::interface::behavior_type store_uploader_state::make_behavi
   self_->monitor(task_.worker);
   pack();
   return {
-      [this](atom::tick_atom) { pack(); },
+      [this](atom::tick_atom) { put_ ? import_references() : pack(); },
       [this](atom::packed_atom, const packed_outputs& p, const caf::error& e) { on_packed(p, e); },
       [this](atom::stored_atom, const packed_outputs&, const caf::error& e) {
         if (e)
@@ -154,6 +154,7 @@ void store_uploader_state::register_blobs() {
         self_, ledger_, ledger::register_blob{x.facts.blob, x.gen, x.facts.blob_size},
         [this, mine = packed_](ledger::done&) {
           if (mine != packed_ || --open_ > 0) return;
+          put_ = true;
           config_.importer ? import_references() : finish();
         },
         [this, mine = packed_](const error& e) {
@@ -184,7 +185,7 @@ void store_uploader_state::retry(const error& e) {
   rt::log::warn("STORE_UPLOADER", "not stored, tried again drv={} in_ms={} error={}", task_.drv.to_string(),
                 delay_.count(), to_string(e));
   self_->doing("waiting to try " + std::string(task_.drv.name()) + " again: " + to_string(e));
-  packed_.reset();
+  if (!put_) packed_.reset();
   if (told_) self_->send(task_.worker, atom::failed_v, make_error(e));
   self_->later(delay_, atom::tick_v);
   delay_ = std::min(delay_ * 2, config_.retry_max);

@@ -76,6 +76,7 @@ private:
   std::size_t open_ = 0; ///< answers awaited
   std::chrono::milliseconds delay_;
   bool told_ = false; ///< the WORKER knows the packed outputs
+  bool put_ = false;  ///< every blob is registered: only what they refer to may not be there
 };
 
 } // namespace coppice::actors

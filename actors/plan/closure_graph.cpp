@@ -2,10 +2,7 @@
 
 #include "nix/attributes.hpp"
 
-#include <nlohmann/json.hpp>
-
 #include <set>
-#include <unordered_map>
 
 namespace coppice::actors {
 namespace {
@@ -28,14 +25,19 @@ nix::expected<std::vector<std::string>> required_features(const nix::derivation_
   return words->value_or(std::vector<std::string>{});
 }
 
+/// What it says, or what counts if it does not, or says it as another type.
+bool flag_of(const nix::derivation_view& drv, const char* name, bool absent) {
+  const auto part = stating(drv, name);
+  if (part.env.empty()) return absent;
+  auto all = nix::attributes::of(part);
+  return all ? all->flag(name, absent).value_or(absent) : absent;
+}
+
 /// It fetches or writes rather than computes: by its kind, or because its author says that it is not worth a machine.
 bool is_io_bound(const nix::derivation_view& drv) {
   const auto& head = drv.head();
   if (head.is_fixed_output() || head.system == "builtin" || head.builder.starts_with("builtin:")) return true;
-  const auto part = stating(drv, "preferLocalBuild");
-  if (part.env.empty()) return false;
-  auto all = nix::attributes::of(part);
-  return all && all->flag("preferLocalBuild").value_or(false); // another type says nothing
+  return flag_of(drv, "preferLocalBuild", false);
 }
 
 const nix::derivation_output* find_output(const store::derivation_closure::item& item, std::string_view name) {
@@ -56,20 +58,10 @@ std::string unplannable(const nix::derivation& drv) {
   return {};
 }
 
-/// Nix's allowSubstitutes, plain or structured: only a clear "no" counts.
-bool allows_substitutes(const nix::derivation_view& drv) {
-  if (auto structured = drv.variable("__json")) {
-    auto attrs = nlohmann::json::parse(*structured, nullptr, false);
-    return !attrs.is_object() || attrs.value("allowSubstitutes", nlohmann::json(true)) != false;
-  }
-  return drv.variable("allowSubstitutes").value_or("1") == "1";
-}
-
 } // namespace
 
 expected<std::shared_ptr<const closure_graph>> closure_graph::load(store::blob_store& blobs, const std::string& key,
-                                                                   const std::vector<request_root>& roots,
-                                                                   bool upstream) {
+                                                                   const std::vector<request_root>& roots) {
   auto bytes = store::read_blob(blobs, key, store::closure_limits{}.bytes_max);
   if (!bytes) return tl::unexpected(bytes.error());
   auto closure = store::unpack_closure(*bytes);
@@ -87,7 +79,7 @@ expected<std::shared_ptr<const closure_graph>> closure_graph::load(store::blob_s
     if (node == absent) return fail(ec::invalid, "the root " + root.drv.to_string() + " is not in the closure");
     graph->roots_.push_back(node);
   }
-  if (upstream) graph->find_substitutable();
+  graph->find_substitutable();
   return graph;
 }
 
@@ -101,7 +93,7 @@ void closure_graph::find_substitutable() {
     for (auto& [name, output] : items[root].drv.head().outputs) wanted[root].insert(name);
   substitutable_.resize(items.size());
   for (std::size_t i = 0; i < items.size(); ++i) {
-    if (!nodes_[i].refused.empty() || !allows_substitutes(items[i].drv)) continue;
+    if (!nodes_[i].refused.empty() || !flag_of(items[i].drv, "allowSubstitutes", true)) continue;
     for (auto& name : wanted[i])
       if (auto* output = find_output(items[i], name); output && output->path) {
         realised_output o;
@@ -149,12 +141,16 @@ expected<void> closure_graph::add_node(std::uint32_t i, const nix::modulo& maske
       return fail(ec::invalid, item.path.to_string() + " wants output " + nix::quoted(absent) + " of " +
                                  input.path.to_string() + ", which has none of that name");
   }
+  for (auto& [name, output] : item.drv.head().outputs)
+    if (output.path) producers_.emplace(*output.path, i);
   plan_node node{item.path, {masked.digest}, item.inputs, unplannable(item.drv.head()), 0};
   auto features = required_features(item.drv);
   if (!features) node.refused = features.error().what;
-  auto lane = std::tuple{item.drv.head().system, features ? std::move(*features) : std::vector<std::string>{},
-                         is_io_bound(item.drv)};
-  node.lane = lanes_.try_emplace(std::move(lane), static_cast<std::uint32_t>(lanes_.size())).first->second;
+  lane_key key{item.drv.head().system, features ? std::move(*features) : std::vector<std::string>{},
+               is_io_bound(item.drv)};
+  auto [lane, fresh] = lanes_.try_emplace(std::move(key), static_cast<std::uint32_t>(lanes_.size()));
+  if (fresh) lane_keys_.push_back(&lane->first);
+  node.lane = lane->second;
   nodes_.push_back(std::move(node));
   return {};
 }
@@ -172,9 +168,7 @@ job closure_graph::make_job(std::uint32_t node) const {
       if (output && output->path) inputs.push_back(*output->path);
     });
   j.inputs = std::move(inputs);
-  j.system = item.drv.head().system;
-  j.features = required_features(item.drv).value_or(std::vector<std::string>{}); // else it is refused
-  j.io_bound = is_io_bound(item.drv);
+  std::tie(j.system, j.features, j.io_bound) = *lane_keys_[nodes_[node].lane];
   return j;
 }
 
@@ -185,10 +179,8 @@ std::vector<nix::store_path> closure_graph::sources(std::uint32_t node) const {
 }
 
 std::optional<std::uint32_t> closure_graph::producer(const nix::store_path& path) const {
-  for (std::uint32_t i = 0; i < nodes_.size(); ++i)
-    for (auto& [name, output] : closure_.items()[i].drv.head().outputs)
-      if (output.path == path) return i;
-  return {};
+  auto found = producers_.find(path);
+  return found == producers_.end() ? std::nullopt : std::optional{found->second};
 }
 
 } // namespace coppice::actors

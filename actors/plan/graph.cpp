@@ -34,7 +34,7 @@ inhash check_key(const inhash& key, const request_id& id) {
 
 graph_state::graph_state(rt::self<interface>* self, config c, peers p, ledger::request_row request, coppice::epoch epoch)
   : self_(self), config_(std::move(c)), peers_(std::move(p)), request_(std::move(request)), epoch_(epoch),
-    nonce_(graph_nonce(request_.id, epoch)),
+    nonce_(graph_nonce(request_.id, epoch)), load_delay_(config_.retry_first),
     stream_(static_cast<std::uint64_t>(config_.clock->now().time_since_epoch().count())) {}
 
 graph_state::interface::behavior_type graph_state::make_behavior() {
@@ -63,13 +63,7 @@ graph_state::interface::behavior_type graph_state::make_behavior() {
       self_->later(config_.repeat_interval, atom::tick_v);
     },
     [this](atom::done_atom, std::shared_ptr<const closure_graph>& g) { begin(std::move(g)); },
-    [this](atom::failed_atom, const caf::error& e) {
-      request_result r;
-      r.state = request_state::failed;
-      r.reason = "cannot plan the request: " + from_caf(e).what;
-      for (auto& root : request_.body.roots) r.roots.push_back({root.drv, {}, failure::unsupported});
-      finish(std::move(r));
-    },
+    [this](atom::failed_atom, const caf::error& e) { on_not_loaded(from_caf(e)); },
     [this](atom::output_atom) {
       waking_ = false;
       answer_polls();
@@ -95,16 +89,34 @@ void graph_state::load() {
     [this](const error& e) { load_again_later(e); });
 }
 
+/// Only what another try would find the same fails the request.
+void graph_state::on_not_loaded(const error& e) {
+  switch (e.code) {
+    case ec::bad_message:
+    case ec::invalid:
+    case ec::missing:
+    case ec::corrupt:
+    case ec::limit_exceeded: break;
+    default: return load_again_later(e);
+  }
+  request_result r;
+  r.state = request_state::failed;
+  r.reason = "cannot plan the request: " + e.what;
+  for (auto& root : request_.body.roots) r.roots.push_back({root.drv, {}, failure::unsupported});
+  finish(std::move(r));
+}
+
 void graph_state::load_again_later(const error& e) {
   loading_ = false; // repeat() sees to it
+  load_again_ = config_.clock->now() + load_delay_;
+  load_delay_ = std::min(load_delay_ * 2, config_.retry_max);
   rt::log::warn("GRAPH", "closure not read, tried again id={} error={}", request_.id.to_string(), to_string(e));
 }
 
 void graph_state::load(const std::string& key) {
   auto me = self_->incarnation();
-  auto work = [blobs = config_.blobs, key, roots = request_.body.roots,
-               upstream = peers_.substituter.has_value()] {
-    return closure_graph::load(*blobs, key, roots, upstream);
+  auto work = [blobs = config_.blobs, key, roots = request_.body.roots] {
+    return closure_graph::load(*blobs, key, roots);
   };
   bool posted = rt::post_and_send(
     *config_.pool, work,
@@ -154,6 +166,7 @@ void graph_state::plan_it(std::vector<plan_node> nodes) {
   for (auto& node : plan_->nodes()) lanes_.resize(std::max<std::size_t>(lanes_.size(), node.lane + 1));
   rt::log::info("GRAPH", "request planned id={} derivations={}", request_.id.to_string(), closure_->nodes().size());
   perform(plan_->start());
+  say_doing();
 }
 
 void graph_state::perform(plan::effects effects) {
@@ -183,6 +196,9 @@ void graph_state::perform(plan::effects effects) {
   config_.events.add(std::exchange(news_, {}));
   if (!lent.keys.empty()) self_->send(peers_.allocator, atom::place_v, std::move(lent));
   pump_acquires();
+}
+
+void graph_state::say_doing() {
   auto& c = plan_->counts();
   self_->doing("request " + request_.id.to_string().substr(0, 8) + ": " + std::to_string(c.built + c.reused) + " of " +
                std::to_string(c.total) + " there, " + std::to_string(c.building) + " building");
@@ -394,10 +410,12 @@ void graph_state::stop() {
 
 void graph_state::repeat() {
   if (wanted_result_ && !result_) return finish(*wanted_result_);
-  if (!plan_ && !loading_ && !result_) load();
+  if (!plan_ && !loading_ && !result_ && config_.clock->now() >= load_again_) load();
   if (!plan_ || plan_->is_over()) return;
   if (unchecked_) return check_sources(*unchecked_);
   perform(plan_->repeat());
+  for (auto node : std::exchange(unadopted_, {})) substitute(node);
+  say_doing();
   watch_awaited();
   for (auto& [key, r] : running_) self_->send(peers_.observatory, atom::follow_v, key, graph_actor{self_->stable()});
 }

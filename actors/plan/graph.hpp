@@ -83,19 +83,25 @@ private:
   void load();
   void load(const std::string& key);
   void load_again_later(const error& e);
+  void on_not_loaded(const error& e);
   void begin(std::shared_ptr<const closure_graph> g);
   void look_at_roots();
   void plan_it(std::vector<plan_node> nodes);
   void compare_roots(const std::vector<ledger::lock_state>& rows);
   void on_rows(const std::vector<ledger::lock_state>& rows);
   void perform(plan::effects effects);
+  void say_doing();
   void ask(std::vector<inhash> keys);
   void check_sources(std::vector<std::uint32_t> wanted);
   void hear(std::vector<ledger::lock_state> rows);
   bool is_sought_upstream(const ledger::lock_state& row, std::vector<inhash>& fresh);
-  void ask_upstream(const std::vector<inhash>& keys);
+  void seek(const std::vector<inhash>& keys);
+  void ask_upstream(const std::vector<inhash>& keys, std::vector<nix::store_path> paths, upstream_paths known);
+  void not_sought(const std::vector<inhash>& keys, const error& e);
   void on_upstream(const std::vector<inhash>& keys, const upstream_paths& answer);
   void substitute(std::uint32_t node);
+  void adopt(std::uint32_t node);
+  void on_not_substituted(const inhash& key, const error& e);
   void complain(const std::vector<std::string>& troubles);
   void pump_acquires();
   void acquire(std::uint32_t node, lane& in);
@@ -128,11 +134,14 @@ private:
   std::map<std::uint32_t, std::vector<realised_output>> compare_; ///< nodes built again, and what is registered of them
 
   bool loading_ = false;
+  rt::boot_clock::time_point load_again_; ///< not before, when it is not loading
+  std::chrono::milliseconds load_delay_;  ///< after the next time that it cannot be read; grows up to retry_max
   std::optional<std::vector<std::uint32_t>> unchecked_; ///< nodes whose sources are being looked up
 
   std::map<inhash, ledger::lock_state> sought_upstream_; ///< rows of what is not here, held back until caches answered
   std::set<inhash> not_upstream_;                        ///< what they do not have, or could not give
   std::map<inhash, unsigned> substitutions_;             ///< those that somebody's death ended, by times
+  std::set<std::uint32_t> unadopted_;                    ///< nodes whose T19 was not answered
   std::set<std::string> complaints_;                     ///< told already
 
   std::vector<lane> lanes_; ///< never changes its size once the plan is made

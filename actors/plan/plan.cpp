@@ -192,7 +192,7 @@ plan::effects plan::on_unplaceable(const inhash& key, const std::string& why) {
   return out;
 }
 
-plan::effects plan::on_vanished(const inhash& user, std::optional<std::uint32_t> producer) {
+plan::effects plan::on_vanished(const inhash& user, const std::vector<std::uint32_t>& producers) {
   effects out;
   if (over_ || !begun_) return out; // existence is being asked anyway
   std::vector<inhash> asks;
@@ -200,9 +200,10 @@ plan::effects plan::on_vanished(const inhash& user, std::optional<std::uint32_t>
   for (auto i : nodes_of(user)) {
     if (!want_again(i, out)) continue;
     lacking = discovering_ = true;
-    if (producer) wait_for(i, *producer);
+    for (auto producer : producers) wait_for(i, producer);
   }
-  if (lacking && producer) lose(*producer, asks, out);
+  if (lacking)
+    for (auto producer : producers) lose(producer, asks, out);
   if (!asks.empty()) out.emplace_back(ask{std::move(asks)});
   check_discovered(out);
   check_over(out);

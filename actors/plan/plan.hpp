@@ -117,10 +117,10 @@ public:
   effects on_unplaceable(const inhash& key, const std::string& why);
   /// The request ended elsewhere (cancelled, say): lets go of what is held.
   effects stop();
-  /// An input of `user` is gone although it was told to be there, in a store of ours or upstream. `producer` is the node
-  /// that it is an output of, direct input of `user` or not; none for a source. What has not begun to be built waits
-  /// until existence, and then sources, were asked again; what must be built again is.
-  effects on_vanished(const inhash& user, std::optional<std::uint32_t> producer);
+  /// Inputs of `user` are gone although they were told to be there, in a store of ours or upstream. `producers` are the
+  /// nodes that they are outputs of, direct inputs of `user` or not; none for sources. What has not begun to be built
+  /// waits until existence, and then sources, were asked again; what must be built again is.
+  effects on_vanished(const inhash& user, const std::vector<std::uint32_t>& producers);
   /// Asks again for what should have happened by now: un-answered acquires, placements of what is still queued.
   effects repeat();
 

@@ -4,6 +4,14 @@
 #include "runtime/log.hpp"
 
 namespace coppice::actors {
+namespace {
+
+/// Another try would be told the same.
+bool is_final(const caf::error& e) {
+  return is(e, ec::missing) || is(e, ec::corrupt) || is(e, ec::conflict) || is(e, ec::invalid);
+}
+
+} // namespace
 
 substituter_state::substituter_state(rt::self<interface>* self, config c, peers p)
     : self_(self), config_(std::move(c)), peers_(std::move(p)) {}
@@ -30,7 +38,7 @@ substituter_state::interface::behavior_type substituter_state::make_behavior() {
       [this](atom::done_atom, std::uint64_t id, upstream_paths& news, bool again) {
         on_answer(id, std::move(news), again);
       },
-      [this](atom::tick_atom, std::uint64_t id) { ask(id); },
+      [this](atom::tick_atom, std::uint64_t id) { pending_.contains(id) ? ask(id) : fetch(id); },
   };
 }
 
@@ -62,11 +70,13 @@ void substituter_state::on_answer(std::uint64_t id, upstream_paths news, bool ag
 void substituter_state::fetch(std::uint64_t id) {
   auto& o = orders_.at(id);
   self_->doing("substituting " + std::string(o.what.drv.name()));
+  ++o.tries;
+  o.pin.reset();
   self_->call(peers_.fetcher, atom::fetch_v, o.paths)
       .then(
           [this, id](fetched& f) {
-            if (f.missing)
-              return end(id, make_error(ec::missing, "cannot fetch " + f.missing->to_string() + ": " + f.why));
+            if (!f.missing.empty())
+              return end(id, make_error(ec::missing, "cannot fetch " + f.missing[0].to_string() + ": " + f.why));
             orders_.at(id).pin = std::move(f.pin);
             import(id);
           },
@@ -97,15 +107,17 @@ void substituter_state::commit(std::uint64_t id, const std::vector<path_info>& i
 }
 
 void substituter_state::end(std::uint64_t id, const caf::error& e) {
-  auto o = orders_.extract(id);
-  auto& [what, paths, pin, out] = o.mapped();
+  auto& o = orders_.at(id);
+  if (e) rt::log::warn("SUBSTITUTER", "not substituted drv={} error={}", o.what.drv.to_string(), to_string(from_caf(e)));
+  if (e && !is_final(e) && o.tries < config_.tries_max)
+    return self_->later(config_.retry_first * (1u << (o.tries - 1)), atom::tick_v, id);
   if (e) {
-    rt::log::warn("SUBSTITUTER", "not substituted drv={} error={}", what.drv.to_string(), to_string(from_caf(e)));
-    out.deliver(e);
+    o.out.deliver(e);
   } else {
-    rt::log::info("SUBSTITUTER", "substituted drv={}", what.drv.to_string());
-    out.deliver(ledger::done{});
+    rt::log::info("SUBSTITUTER", "substituted drv={}", o.what.drv.to_string());
+    o.out.deliver(ledger::done{});
   }
+  orders_.erase(id);
 }
 
 } // namespace coppice::actors

@@ -24,7 +24,9 @@ public:
   using question = std::function<void(std::vector<nix::store_path>, std::function<void(upstream_paths, bool)> done)>;
   struct config {
     question ask;
-    unsigned tries_max = 4; ///< of a question that caches did not answer; then what is unknown is told as unknown
+    /// Of a question that caches did not answer (then what is unknown is told as unknown), and of a substitution that
+    /// came to nothing for another reason than what the caches have.
+    unsigned tries_max = 4;
     std::chrono::milliseconds retry_first{500}; ///< doubling
   };
   struct peers {
@@ -44,8 +46,9 @@ private:
   struct order {
     substitution what;
     std::vector<nix::store_path> paths;
-    std::shared_ptr<const void> pin;
+    std::shared_ptr<const void> pin; ///< keeps the paths in the local store
     rt::reply<ledger::done> out;
+    unsigned tries = 0;
   };
   void ask(std::uint64_t id);
   void on_answer(std::uint64_t id, upstream_paths news, bool again);

@@ -35,6 +35,8 @@ using namespace std::chrono_literals;
 
 /// Jobs of the pool that may wait; each is a piece of one build.
 constexpr std::size_t pool_queue_max = 65'536;
+/// One may wait for a disk while the other looks.
+constexpr unsigned watch_threads = 2;
 constexpr std::uint64_t stray_log_bytes_max = std::uint64_t{1} << 30;
 /// Downloads from upstream caches at once: they wait for others most of the time.
 constexpr unsigned upstream_threads = 8;
@@ -105,7 +107,7 @@ struct node::impl {
   actors::bound_port http_port{};
   std::shared_ptr<rt::bridge_memory> listening = std::make_shared<rt::bridge_memory>();
   std::unique_ptr<rt::process_loop> processes;
-  std::unique_ptr<rt::pool> pool, ledger_thread;
+  std::unique_ptr<rt::pool> pool, watch_pool, ledger_thread;
   std::unique_ptr<store::upstream> upstream; ///< null if no caches are named
   std::unique_ptr<rt::pool> upstream_pool;
   std::unique_ptr<scheduler_config> scheduler;
@@ -174,6 +176,7 @@ expected<void> node::impl::start_actors() {
   auto threads = settings.threads > 0 ? settings.threads : cpus();
   processes = std::make_unique<rt::process_loop>();
   pool = std::make_unique<rt::pool>(threads, pool_queue_max);
+  watch_pool = std::make_unique<rt::pool>(watch_threads, pool_queue_max);
   ledger_thread = std::make_unique<rt::pool>(1, pool_queue_max);
   scheduler = std::make_unique<scheduler_config>(cpus());
   system = std::make_unique<caf::actor_system>(*scheduler);
@@ -194,6 +197,7 @@ expected<void> node::impl::start_actors() {
   parts.upstream_pool = upstream_pool.get();
   parts.processes = processes.get();
   parts.pool = pool.get();
+  parts.watch_pool = watch_pool.get();
   parts.ledger_thread = ledger_thread.get();
   parts.clock = &clock;
   parts.cgroups = cgroups.get();
@@ -291,6 +295,7 @@ void node::impl::stop() {
   if (upstream) upstream->stop();
   if (upstream_pool) upstream_pool->close();
   upstream.reset();
+  if (watch_pool) watch_pool->close();
   if (pool) pool->close();
   if (ledger_thread) ledger_thread->close();
   root = nullptr;

@@ -306,7 +306,7 @@ struct pool_farm : farm {
     REQUIRE(w.ask(locks, atom::start_v, start_attempt{key, granted(1, worker), id_of<nonce>(9)}, worker));
     worker_pool_state::config c;
     c.worker.node = me.node;
-    c.worker.pool = &at_once;
+    c.worker.pool = c.worker.watch_pool = &at_once;
     c.worker.kept = &*kept;
     c.session = me.session;
     c.directory = &w.directory;

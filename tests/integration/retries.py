@@ -220,6 +220,23 @@ class Vanished(farm.TestCase):
         self.assertEqual(self.node.attempts_at("libc"), ["success"])
         self.assertEqual(self.node.attempts_at("app"), ["inputs_missing", "success"])
 
+    def test_inputs_that_were_lost_cost_one_try_however_many_they_are(self):
+        names = [f"input-{n}" for n in range(7)]  # more than tries that may come to nothing
+        text = ("let inputs = map (n: step n \"echo ${n} > $out\") [ " + " ".join(f'"{n}"' for n in names) + " ]; in {"
+                ' inputs = step "inputs" "echo ${toString inputs} > $out";'
+                ' user = step "user" "echo ${toString inputs} more > $out"; }')
+        inputs, = self.instantiate(text, "-A", "inputs", name="many")
+        user, = self.instantiate(text, "-A", "user", name="many")
+        self.ends_with(self.node.build(inputs), OK)
+        nars = [self.nar(name)[1] for name in names]
+        self.forget_local()
+        for nar in set(nars):
+            os.remove(nar)
+        self.ends_with(self.node.build(user), OK)
+        self.assertEqual(self.node.attempts_at("user"), ["inputs_missing", "success"])
+        for name in names:
+            self.assertEqual(self.node.attempts_at(name), ["success"] * 2, name)
+
     def test_what_is_damaged_is_built_again_and_not_served(self):
         name, nar = self.nar("lib")
         self.forget_local()

@@ -196,6 +196,20 @@ class Upstream(farm.TestCase):
         server.shutdown()
         self.stock_nix_gets_the_closure(node, self.out)
 
+    def test_what_was_taken_from_a_cache_is_there_without_it(self):
+        server, _ = self.stock_cache()
+        node = self.node(server)
+        # only `more` is realised: what it refers to came with it
+        self.ends_with(node.build(*self.instantiate(MORE, name="more")), OK)
+        node.stop()
+        node = self.new_farm(state=node.state)
+        lib, = self.instantiate(GRAPH.split("in step")[0] + "in lib", name="lib")
+        third, = self.instantiate(GRAPH.split("in step")[0] + 'in step "third" "cat ${lib}/seed > $out"', name="third")
+        for drv, built in ((third, ["more", "third"]), (lib, ["more", "third"])):
+            self.out, = self.nix.lines("nix-store", "--realise", "/nix/store/" + farm.base_name(drv))
+            self.assertEqual(self.builds(node, drv), built)
+        self.stock_nix_gets_the_closure(node, self.out)
+
     def test_a_derivation_that_allows_no_substitutes_is_built(self):
         server, drv = self.stock_cache(text='make { allowSubstitutes = false; } "own" "echo own > $out"')
         node = self.node(server)

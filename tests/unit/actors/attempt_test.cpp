@@ -127,16 +127,17 @@ TEST_CASE("a failed build is told with its reason and log, and ends") {
   CHECK_FALSE(l.one<attempt::discard>().committed);
 }
 
-TEST_CASE("an input that no store has is told at once, under a token of the attempt's own") {
+TEST_CASE("inputs that no store has are told at once, all of them, under a token of the attempt's own") {
   life l;
   l.to(stage::fetching);
   auto libc = *nix::store_path::from_base_name("00000000000000000000000000000000-libc");
-  CHECK(l(l.a.on_missing(libc, "it was lost")).said() == words{"start"});
+  auto gmp = *nix::store_path::from_base_name("11111111111111111111111111111111-gmp");
+  CHECK(l(l.a.on_missing({libc, gmp}, "it was lost")).said() == words{"start"});
   CHECK(l(l.a.on_token({8})).said() == words{"fail"});
   auto f = l.one<attempt::fail>();
   CHECK(f.kind == failure::inputs_missing);
-  CHECK(f.missing == libc);
-  CHECK(f.reason.find("it was lost") != std::string::npos);
+  CHECK(f.missing == std::vector{libc, gmp});
+  CHECK(f.reason.find("-libc is missing: it was lost; and so are 1 more") != std::string::npos);
   CHECK(l(l.a.on_settled()).said() == the_end);
 }
 

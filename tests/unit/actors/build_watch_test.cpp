@@ -151,6 +151,18 @@ TEST_CASE("below the floor a build that uses more than the floor is ended, a sma
   CHECK(ended->why == failure::infra); // whose fault it is nobody knows: it is tried again
 }
 
+TEST_CASE("below the floor a build that hides what it uses is ended, above it is not") {
+  watching w;
+  auto hiding = counted(seen(1'000), 1, 1);
+  hiding.hidden = 1;
+  CHECK_FALSE(w.watch.on_look(hiding, w.now, "drv"));
+  hiding.disk_free_bytes = 9 * mib;
+  auto ended = w.watch.on_look(hiding, w.now, "drv");
+  REQUIRE(ended);
+  CHECK(ended->why == failure::infra);
+  CHECK(ended->reason.find("has closed 1 directories") != std::string::npos);
+}
+
 TEST_CASE("processes and memory end a build by their own class") {
   auto l = limits();
   l.memory_bytes_max = 64 * mib;
@@ -186,6 +198,29 @@ TEST_CASE("a tree is counted by blocks and names, up to its limits") {
   build_look some;
   count_tree(s.path, 0, 10, some);
   CHECK(some.files == 11);
+}
+
+TEST_CASE("directories that the builder closed to who counts are told as hidden") {
+  scratch s;
+  constexpr uid_t nobody = 65'534;
+  const bool root = ::geteuid() == 0;
+  if (root) REQUIRE(::chown(s.path.c_str(), nobody, nobody) == 0);
+  const auto child = ::fork(); // nothing is closed to root
+  if (child == 0) {
+    bool ok = !root || ::setresuid(nobody, nobody, nobody) == 0;
+    for (auto* dir : {"unreadable", "unsearchable"})
+      ok = ok && ::mkdir((s.path / dir).c_str(), 0755) == 0;
+    std::ofstream{s.path / "unsearchable/file"} << "x";
+    ok = ok && ::chmod((s.path / "unreadable").c_str(), 0) == 0 && ::chmod((s.path / "unsearchable").c_str(), 0444) == 0;
+    build_look l;
+    count_tree(s.path, 0, 0, l);
+    for (auto* dir : {"unreadable", "unsearchable"})
+      ::chmod((s.path / dir).c_str(), 0755);
+    ::_exit(ok ? static_cast<int>(l.hidden) : 100);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  CHECK(WEXITSTATUS(status) == 2);
 }
 
 TEST_CASE("a tree deeper than any path is counted to a depth, and does no harm") {

@@ -176,11 +176,15 @@ struct farm {
     r.failed = ledger::failure_record{failure::build_failed, r.token, 5, "exit code 1", "boom"};
     run(p.on_rows({r}));
   }
-  /// The store lost what was made of this one, and `user` found out.
-  void vanishes(const std::string& n, const std::string& user) {
-    row(n) = {};
-    row(n).key = key_of(n);
-    run(p.on_vanished(key_of(user), g.index.at(n)));
+  /// The store lost what was made of these, and `user` found out.
+  void vanish(const std::vector<std::string>& lost, const std::string& user) {
+    std::vector<std::uint32_t> producers;
+    for (auto& n : lost) {
+      row(n) = {};
+      row(n).key = key_of(n);
+      producers.push_back(g.index.at(n));
+    }
+    run(p.on_vanished(key_of(user), producers));
   }
   step_state state(const std::string& n) { return p.state(g.index.at(n)); }
 };
@@ -275,7 +279,7 @@ TEST_CASE("what an upstream cache had and has no longer is built, and who needs 
   REQUIRE(f.placed == names{"app"});
   f.upstream.clear();
   f.row("app").phase = phase::free;
-  f.run(f.p.on_vanished(key_of("app"), f.g.index.at("lib")));
+  f.run(f.p.on_vanished(key_of("app"), {f.g.index.at("lib")}));
   CHECK(f.placed == names{"app", "cc"});
   f.built("cc");
   f.built("lib");
@@ -454,7 +458,7 @@ TEST_CASE("what vanished is built again before what lacked it is tried again") {
   farm f("top <- app; app <- lib; lib <- cc");
   f.there("lib").there("cc").start();
   CHECK(f.placed == names{"app"});
-  f.vanishes("lib", "app");
+  f.vanish({"lib"}, "app");
   CHECK(f.released == names{"app"});
   CHECK(f.placed == names{"app", "lib"});
   CHECK(f.p.counts().reused == 1);
@@ -467,11 +471,29 @@ TEST_CASE("what vanished is built again before what lacked it is tried again") {
   CHECK(f.p.counts().built == 3);
 }
 
+TEST_CASE("of all that vanished each is built again once, and what lacked it waits for the last") {
+  farm f("app <- lib, png, zip; lib <- libc");
+  f.there("lib").there("libc").there("png").there("zip").start();
+  REQUIRE(f.placed == names{"app"});
+  f.vanish({"libc", "png", "zip"}, "app");
+  CHECK(std::set<std::string>(f.placed.begin() + 1, f.placed.end()) == std::set<std::string>{"libc", "png", "zip"});
+  CHECK(f.placed.size() == 4);
+  f.built("png");
+  f.built("libc");
+  CHECK(f.placed.size() == 4);
+  f.built("zip");
+  CHECK(f.placed.size() == 5);
+  CHECK(f.placed.back() == "app");
+  f.built("app");
+  CHECK(f.over == request_state::succeeded);
+  CHECK(f.p.counts().reused == 1);
+}
+
 TEST_CASE("what vanished from below an input is built again, although nobody named it") {
   farm f("app <- lib; lib <- libc");
   f.there("lib").there("libc").start();
   CHECK(f.state("libc") == step_state::planned); // nobody asked
-  f.vanishes("libc", "app");
+  f.vanish({"libc"}, "app");
   CHECK(f.placed == names{"app", "libc"});
   f.built("libc");
   CHECK(f.placed == names{"app", "libc", "app"});
@@ -482,7 +504,7 @@ TEST_CASE("what vanished from below an input is built again, although nobody nam
 TEST_CASE("what was said to have vanished and is there is used") {
   farm f("app <- lib");
   f.there("lib").start();
-  f.run(f.p.on_vanished(key_of("app"), f.g.index.at("lib"))); // somebody else has built it again meanwhile
+  f.run(f.p.on_vanished(key_of("app"), {f.g.index.at("lib")})); // somebody else has built it again meanwhile
   CHECK(f.placed == names{"app", "app"});
   f.built("app");
   CHECK(f.p.counts().reused == 1);
@@ -493,7 +515,7 @@ TEST_CASE("what vanished while its dependant was being built is waited for when 
   farm f("top <- app, other; app <- lib; other <- lib");
   f.there("lib").start();
   f.building("app");
-  f.vanishes("lib", "other");
+  f.vanish({"lib"}, "other");
   CHECK(f.placed == names{"app", "other", "lib"});
   f.row("app").phase = phase::free;
   f.run(f.p.on_rows({f.row("app")}));
@@ -505,7 +527,7 @@ TEST_CASE("what vanished while its dependant was being built is waited for when 
 TEST_CASE("what vanished and cannot be built again fails what lacked it") {
   farm f("app <- lib; lib <- libc", true);
   f.there("lib").there("libc").start();
-  f.vanishes("libc", "app");
+  f.vanish({"libc"}, "app");
   f.fails("libc");
   CHECK(f.state("app") == step_state::not_attempted);
   CHECK(f.over == request_state::failed);
@@ -646,7 +668,7 @@ TEST_CASE("whatever order news come in, and however often, every wanted step is 
       auto lost = "n" + std::to_string(1 + rng() % 29), user = "n" + std::to_string(rng() % 30);
       if (f.row(lost).phase != phase::realised || f.g.below(user, lost)) continue;
       builds.erase(lost);
-      f.vanishes(lost, user);
+      f.vanish({lost}, user);
     }
     CHECK(f.over == request_state::succeeded);
     for (auto& [n, count] : builds) CHECK(count == 1);

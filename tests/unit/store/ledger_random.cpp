@@ -93,7 +93,13 @@ private:
     case 19:
     case 20: return ledger::commit{key(k), token(row), outputs(rows, k)};
     case 21:
-      return ledger::fail_attempt{key(k), token(row), failing, "failed", "log", {}, often() ? std::nullopt : std::optional{drv(k)}};
+      return ledger::fail_attempt{key(k),
+                                  token(row),
+                                  failing,
+                                  "failed",
+                                  "log",
+                                  {},
+                                  often() ? std::vector<nix::store_path>{} : std::vector{drv(k)}};
     case 22:
     case 23: return ledger::published{key(k), often() ? row.outputs : outputs(rows, k)};
     case 24: {
