@@ -32,8 +32,9 @@ struct actor_status {
   std::uint64_t buffered = 0;  ///< messages held while restarting
   std::int64_t busy_ms = 0;    ///< how long the present handler has been running, 0 if idle
   std::string doing;           ///< in the actor's own words, e.g. "zlib-adler32.c.o: building, 3 s"
+  std::int64_t restart_in_ms = 0; ///< until its supervisor starts it again, 0 if it serves or nobody waits with it
   COPPICE_STRUCT(actor_status, 1, path, 2, kind, 3, state, 4, restarts, 5, last_exit, 6, uptime_ms, 7, mailbox, 8,
-                 handled, 9, in_flight, 10, buffered, 11, busy_ms, 12, doing)
+                 handled, 9, in_flight, 10, buffered, 11, busy_ms, 12, doing, 13, restart_in_ms)
 };
 
 } // namespace coppice

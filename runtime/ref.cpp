@@ -137,6 +137,11 @@ void ref_actor::suspend() {
   if (state_ != actor_state::stopped) state_ = actor_state::restarting;
 }
 
+void ref_actor::restarts_at(time_point t) {
+  std::lock_guard lock{mutex_};
+  restart_due_ = t;
+}
+
 void ref_actor::unbind(std::uint64_t generation, const caf::error& why) {
   std::unique_lock lock{mutex_};
   if (generation == generation_) retire(std::move(lock), actor_state::restarting, why);
@@ -229,6 +234,7 @@ actor_status ref_actor::status(time_point at) const {
   s.in_flight = in_flight_.size();
   s.buffered = held_.size();
   if (births_ > 0 && last_exit_) s.last_exit = describe_reason(*last_exit_);
+  if (state_ == actor_state::restarting && restart_due_ > at) s.restart_in_ms = (ns(restart_due_) - ns(at)) / 1'000'000;
   if (vitals_ != nullptr) {
     const auto& v = vitals_->counters;
     const std::uint64_t enqueued = v.enqueued;

@@ -49,6 +49,8 @@ public:
   caf::strong_actor_ptr rebirth(const factory& make, std::function<void()> on_up);
   /// From now on mail waits for the next incarnation.
   void suspend();
+  /// What status() says until the next incarnation: its supervisor starts it at this time (actor clock).
+  void restarts_at(caf::actor_clock::time_point t);
   /// Cuts the present incarnation off, whatever it does; requests in flight: restarted.
   void lose(const caf::error& why);
   /// The name serves no more; everything is answered, monitors fire. A later rebirth revives it.
@@ -94,6 +96,7 @@ private:
   instrumented* vitals_ = nullptr; // part of *target_
   std::uint64_t generation_ = 0;   // of the present incarnation; tells late news of former ones
   std::uint64_t births_ = 0;
+  time_point restart_due_{};
   std::uint64_t last_call_ = 0;
   std::optional<caf::error> last_exit_;
   std::string kind_;

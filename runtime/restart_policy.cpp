@@ -21,14 +21,19 @@ restart_policy::decision restart_policy::on_end(const ended& e, time now) {
     children_.erase(e.child);
     return leave_ended{};
   }
-  while (!deaths_.empty() && now - deaths_.front() > options_.within)
-    deaths_.pop_front();
+  const auto deaths = recent_deaths(now) + 1;
   deaths_.push_back(now);
-  if (deaths_.size() > options_.max_restarts) return give_up{};
+  if (deaths > options_.max_restarts) return give_up{};
 
   auto& child = children_[e.child];
   if (now - child.started >= options_.calm) child.deaths_in_a_row = 0;
   return restart_after{backoff(child.deaths_in_a_row++)};
+}
+
+std::size_t restart_policy::recent_deaths(time now) {
+  while (!deaths_.empty() && now - deaths_.front() > options_.within)
+    deaths_.pop_front();
+  return deaths_.size();
 }
 
 std::chrono::nanoseconds restart_policy::backoff(unsigned deaths_before) {

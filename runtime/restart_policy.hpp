@@ -66,6 +66,8 @@ public:
 
   /// What follows from `e`. `now` never goes backwards. Only `ended` gives anything but `nothing`.
   decision step(const event& e, time now);
+  /// Deaths inside the window.
+  std::size_t recent_deaths(time now);
 
 private:
   struct history {

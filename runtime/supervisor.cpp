@@ -48,6 +48,8 @@ private:
   using child_id = restart_policy::child_id;
   /// From `kill` to being abandoned.
   static constexpr std::chrono::milliseconds kill_grace{500};
+  /// Of the tick by which a death is no longer counted.
+  static constexpr std::uint64_t faded_epoch = 0;
   enum class phase { ended, due, starting, up, stopping };
   struct child {
     child_id id;
@@ -69,6 +71,7 @@ private:
   void on_up(child_id id, std::uint64_t epoch);
   void on_late(child_id id, std::uint64_t epoch);
   void on_death(child& c, const caf::error& reason);
+  void show_deaths();
   void on_stopped(child& c, const caf::error& reason);
   void end_for_good(child& c, const caf::error& reason);
   void doom_followers(const child& of);
@@ -139,6 +142,7 @@ supervisor::interface::behavior_type supervisor::make_behavior() {
       [this](start_child_atom, child_spec& order) { return start_child(order); },
       [this](stop_child_atom, const std::string& child_name) { return stop_child(child_name); },
       [this](supervisor_tick_atom, std::uint64_t epoch) {
+        if (epoch == faded_epoch) return show_deaths();
         if (epoch != tick_epoch_) return;
         tick_due_.reset();
         advance();
@@ -258,7 +262,10 @@ void supervisor::on_death(child& c, const caf::error& reason) {
     c.at = phase::due;
     c.due = now() + restart->delay;
     tell(actor_change::kind::died, c, reason, restart->delay);
+    as_ref(c.spec.ref).restarts_at(c.due);
     doom_followers(c);
+    show_deaths();
+    self_->later(plan_->options.restarts.within + std::chrono::milliseconds{1}, supervisor_tick_atom::value, faded_epoch);
   } else if (std::holds_alternative<restart_policy::give_up>(verdict)) {
     log::error("SUPERVISOR", "actor ended, too many restarts path={} reason=\"{}\"", path_of(c),
                describe_reason(reason));
@@ -276,11 +283,19 @@ void supervisor::on_death(child& c, const caf::error& reason) {
 
 void supervisor::on_stopped(child& c, const caf::error& reason) {
   c.doomed = false;
-  if (c.again) {
-    c.at = phase::due;
-    tell(actor_change::kind::died, c, reason);
-  } else
-    end_for_good(c, reason);
+  if (!c.again) return end_for_good(c, reason);
+  c.at = phase::due;
+  as_ref(c.spec.ref).restarts_at(c.due);
+  tell(actor_change::kind::died, c, reason);
+}
+
+void supervisor::show_deaths() {
+  const auto& borne = plan_->options.restarts;
+  const auto deaths = policy_.recent_deaths(now().time_since_epoch());
+  const auto within = std::chrono::duration_cast<std::chrono::seconds>(borne.within).count();
+  self_->doing(deaths == 0 ? std::string{}
+                           : "bore " + std::to_string(deaths) + " of " + std::to_string(borne.max_restarts) +
+                                 " deaths in " + std::to_string(within) + " s");
 }
 
 void supervisor::end_for_good(child& c, const caf::error& reason) {

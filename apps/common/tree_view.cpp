@@ -35,7 +35,10 @@ std::string what_of(const actor_status& status) {
   if (status.busy_ms >= 1000)
     text += fmt::format("{}busy for {}", text.empty() ? "" : ", ",
                         duration_text(std::chrono::milliseconds{status.busy_ms}));
-  if (status.restarts > 0 && !status.last_exit.empty())
+  if (status.restart_in_ms > 0)
+    text += fmt::format("{}starts again in {}", text.empty() ? "" : ", ",
+                        duration_text(std::chrono::milliseconds{status.restart_in_ms}));
+  if ((status.restarts > 0 || status.state == actor_state::restarting) && !status.last_exit.empty())
     text += fmt::format("{}(last end: {})", text.empty() ? "" : " ", cleaned(status.last_exit));
   return text;
 }
@@ -75,6 +78,7 @@ nlohmann::json tree_json(const actor_branch& top) {
           {"state", to_string(s.state)},
           {"restarts", s.restarts},
           {"last_exit", s.last_exit},
+          {"restart_in_ms", s.restart_in_ms},
           {"uptime_s", static_cast<double>(s.uptime_ms) / 1000},
           {"mailbox", s.mailbox},
           {"handled", s.handled},

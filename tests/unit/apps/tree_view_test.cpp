@@ -36,6 +36,15 @@ TEST_CASE("the tree is drawn with its branches, restarts and reasons") {
     CHECK(line.size() <= 60);
 }
 
+TEST_CASE("of an actor that waits to be started again the tree says when, and why it ended") {
+  auto waiting = actor("/oak/ledger", 0, "crashed: no disk");
+  waiting.state = actor_state::restarting;
+  waiting.restart_in_ms = 1'500;
+  const auto top = as_tree({waiting, actor("/oak/observatory")});
+  CHECK(tree_lines(top, "oak", 0)[2].find("starts again in 1.5 s (last end: crashed: no disk)") != std::string::npos);
+  CHECK(tree_json(top)["children"][0]["restart_in_ms"] == 1'500);
+}
+
 TEST_CASE("supervisors that were not told of are filled in") {
   const auto top = as_tree({actor("/oak/workers/x")});
   CHECK(top.status.path == "/oak");

@@ -223,6 +223,28 @@ TEST_CASE("whoever observes hears what becomes of each actor, up to the escalati
   CHECK(heard.empty()); // an orderly end is no news
 }
 
+TEST_CASE("a supervisor shows the deaths that it bore until they no longer count, and when a child is started again") {
+  auto options = calm_options();
+  options.restarts.max_restarts = 3;
+  options.restarts.within = 10s;
+  family f{options};
+  f.run();
+  f.d.fail_to_start = true;
+  f.w.ask(f.kids[1], crash_atom::value);
+  f.w.advance(150ms); // died again 100 ms later, and waits 200 ms now
+  CHECK(f.w.status("/t").doing == "bore 2 of 3 deaths in 10 s");
+  auto waiting = f.w.status("/t/b");
+  CHECK(waiting.state == actor_state::restarting);
+  CHECK(waiting.restart_in_ms == 150);
+  CHECK(waiting.last_exit == "crashed: cannot start");
+  f.d.fail_to_start = false;
+  f.w.advance(1s);
+  CHECK(f.w.status("/t/b").state == actor_state::up);
+  CHECK(f.w.status("/t/b").restart_in_ms == 0);
+  f.w.advance(10s);
+  CHECK(f.w.status("/t").doing.empty());
+}
+
 TEST_CASE("restarts multiply through the levels until the root gives up, and then every call fails at once") {
   diary d;
   world w;
