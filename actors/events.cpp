@@ -1,5 +1,7 @@
 #include "actors/events.hpp"
 
+#include "runtime/log.hpp"
+
 #include <algorithm>
 
 namespace coppice::actors {
@@ -86,6 +88,16 @@ farm_event event_of(event_kind kind, const nix::store_path& drv, const inhash& k
   e.key = key;
   e.token = token;
   return e;
+}
+
+void tell_reconciled(const event_port& port, const std::string& what, std::uint64_t count) {
+  if (count == 0) return;
+  rt::log::warn("RECONCILE", "lost, and found by repeating what={} count={}", what, count);
+  farm_event e;
+  e.kind = event_kind::reconciled;
+  e.text = what;
+  e.count = count;
+  port.add(std::move(e));
 }
 
 } // namespace coppice::actors

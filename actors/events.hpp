@@ -78,4 +78,7 @@ private:
 /// An event of that kind about this derivation's inhash, to be completed.
 farm_event event_of(event_kind kind, const nix::store_path& drv, const inhash& key, fence token);
 
+/// Repeating what is wanted set right that so many of these had been lost (reliability.md 5.1); nothing if none.
+void tell_reconciled(const event_port& port, const std::string& what, std::uint64_t count);
+
 } // namespace coppice::actors

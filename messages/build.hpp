@@ -97,8 +97,9 @@ struct job {
   request_id request;                  ///< for whom it was acquired; a hint for fair shares and logs
   bool io_bound = false;               ///< waits for network or disk rather than computes: takes an I/O slot
   std::vector<realised_output> compare = {}; ///< not empty: only to compare with these, which are registered; keeps nothing
+  bool again = false;                  ///< it was placed under this token before, and nobody has heard of it since
   COPPICE_STRUCT(job, 1, key, 2, token, 3, drv, 4, aterm, 5, inputs, 6, system, 7, features, 8, priority, 9,
-                 critical_path, 10, request, 11, io_bound, 12, compare)
+                 critical_path, 10, request, 11, io_bound, 12, compare, 13, again)
 };
 
 /// What a client asked for, as the ledger keeps it.

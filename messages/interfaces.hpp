@@ -144,8 +144,8 @@ using graph_keeper_actor = caf::typed_actor<
 
 /// Offers this machine's free slots and turns an assignment into a WORKER.
 using worker_pool_actor = caf::typed_actor<
-  /// Start a WORKER for this job; overloaded if no slot is free now.
-  replies_to<atom::assign_atom, job>::with<ledger::done>,
+  /// Start a WORKER for this job; false if it has one already; overloaded if no slot is free now.
+  replies_to<atom::assign_atom, job>::with<bool>,
   /// From WORKER, at birth and every second: it is here, under this nonce, holds a slot or not, and is io_bound or not.
   reacts_to<atom::open_atom, inhash, nonce, bool, bool, lock_watcher_actor>,
   /// From WORKER: its slot is free from now on.

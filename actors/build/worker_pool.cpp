@@ -68,14 +68,17 @@ void worker_pool_state::on_present(const inhash& key, const occupant& says) {
   auto present = slots_.find(key);
   bool fresh = present == slots_.end();
   if (fresh) self_->monitor(says.worker);
-  if (fresh || present->second.who == says.who) put(key, says);
+  if (!fresh && present->second.who != says.who) return;
+  auto o = says;
+  if (!fresh) o.token = present->second.token;
+  put(key, std::move(o));
 }
 
-caf::result<ledger::done> worker_pool_state::assign(job& j) {
-  rt::reply<ledger::done> out{self_};
+caf::result<bool> worker_pool_state::assign(job& j) {
+  rt::reply<bool> out{self_};
   auto present = slots_.find(j.key);
   if (present != slots_.end() && present->second.counts)
-    out.deliver(ledger::done{}); // said twice; a second WORKER's start would be stale anyway
+    out.deliver(false); // said twice; a second WORKER's start would be stale anyway
   else if (present != slots_.end())
     out.fail(ec::conflict, "an earlier attempt is being cleared away");
   else if (!ready_)
@@ -86,10 +89,14 @@ caf::result<ledger::done> worker_pool_state::assign(job& j) {
     out.fail(ec::overloaded, config_.worker.node.value + " " + fit.short_of);
   else {
     // answered before the next offer goes out: ALLOCATOR takes an offer to count what it has answers for
-    out.deliver(ledger::done{});
-    start(std::move(j), rt::random_id<nonce>(), {}, [](caf::error e) {
-      if (e) rt::log::warn("WORKER_POOL", "worker not started, placed again error={}", to_string(from_caf(e)));
-    });
+    out.deliver(true);
+    auto who = rt::random_id<nonce>();
+    auto told = [this, key = j.key, token = j.token, who](const caf::error& e) {
+      if (!e) return;
+      rt::log::warn("WORKER_POOL", "worker not started, placed again error={}", to_string(from_caf(e)));
+      release_dead(key, token, who, "its worker was not started: " + from_caf(e).what);
+    };
+    start(std::move(j), who, {}, std::move(told));
   }
   return out;
 }
@@ -102,7 +109,7 @@ void worker_pool_state::start(job j, const nonce& who, std::optional<store::kept
   options.kind = rt::restart_kind::temporary;
   options.ref.call_timeout = config_.worker_timeout;
   bool resumes = kept.has_value();
-  put(key, {{}, who, !resumes, j.io_bound});
+  put(key, {{}, who, !resumes, j.io_bound, j.token});
   auto order = config_.make(label, options, config_.worker, peers_, std::move(j), who, std::move(kept));
   self_->call(workers_, rt::start_child_atom::value, std::move(order))
       .then(
@@ -127,7 +134,7 @@ void worker_pool_state::on_down(const caf::down_msg& down) {
     if (down.reason && down.reason != caf::exit_reason::normal) {
       rt::log::warn("WORKER_POOL", "worker died key={} reason={}", key.to_string(), rt::describe_reason(down.reason));
       if (gone.counts)
-        release_dead(key, gone.who, rt::describe_reason(down.reason));
+        release_dead(key, gone.token, gone.who, rt::describe_reason(down.reason));
       else
         orphans_.emplace(key, gone.who); // its outputs are kept: at the next tick another one goes on (INV-12)
     }
@@ -135,21 +142,34 @@ void worker_pool_state::on_down(const caf::down_msg& down) {
   }
 }
 
-// Its token died with it: the row says which one is held by the asker we made it.
-void worker_pool_state::release_dead(const inhash& key, const nonce& who, const std::string& why) {
+// Its token died with it: the row says which one is held by the asker we made it. One that never began is begun on its
+// behalf: that counts as a try, or a derivation could take down workers for ever (INV-17).
+void worker_pool_state::release_dead(const inhash& key, fence placed, const nonce& who, const std::string& why) {
   transact<ledger::lock_states>(
       self_, peers_.ledger, ledger::read_locks{{key}},
-      [this, key, who, why](ledger::lock_states& rows) {
-        if (rows.rows.empty() || rows.rows[0].holder.nonce != who) return;
-        self_->call(peers_.locks, atom::release_v, ledger::release{key, rows.rows[0].token, failure::infra, why, {}})
-            .then([](ledger::done&) {},
-                  [](caf::error&) {
-                    // ignored: reconcile() finds it
-                  });
+      [this, key, placed, who, why](ledger::lock_states& rows) {
+        if (rows.rows.empty()) return;
+        auto& row = rows.rows[0];
+        if (row.holder.nonce == who) return release(key, row.token, why);
+        if (row.phase != ledger::phase::queued || row.token != placed) return;
+        transact<ledger::granted>(
+            self_, peers_.ledger, ledger::start{key, placed, {config_.session, who}, config_.worker.node},
+            [this, key, why](ledger::granted& g) { release(key, g.token, why); },
+            [](const error&) {
+              // ignored: GRAPH places it again
+            });
       },
       [](const error&) {
-        // ignored: likewise
+        // ignored: reconcile() finds it
       });
+}
+
+void worker_pool_state::release(const inhash& key, fence token, const std::string& why) {
+  self_->call(peers_.locks, atom::release_v, ledger::release{key, token, failure::infra, why, {}})
+      .then([](ledger::done&) {},
+            [](caf::error&) {
+              // ignored: reconcile() finds it
+            });
 }
 
 // A lock that nobody here answers for at two looks in a row belongs to a WORKER whose end was not heard, or whose start
@@ -164,8 +184,9 @@ void worker_pool_state::reconcile() {
           auto worker = slots_.find(row.key);
           if (worker != slots_.end() && worker->second.who == row.holder.nonce) continue;
           unvouched.emplace(row.key, row.token);
-          if (unvouched_.contains({row.key, row.token}))
-            release_dead(row.key, row.holder.nonce, "no worker answers for it");
+          if (!unvouched_.contains({row.key, row.token})) continue;
+          tell_reconciled(config_.events, "releases", 1);
+          release(row.key, row.token, "no worker answers for it");
         }
         unvouched_ = std::move(unvouched);
       },
@@ -226,7 +247,7 @@ void worker_pool_state::resume(const store::kept_listing& kept, std::map<inhash,
     });
   }
   for (auto& [key, who] : orphans)
-    release_dead(key, who, "its worker died");
+    release_dead(key, {}, who, "its worker died");
 }
 
 void worker_pool_state::offer_slots() {

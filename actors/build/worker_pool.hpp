@@ -63,13 +63,16 @@ private:
     nonce who;
     bool counts = true; ///< it holds a slot; not so while it only uploads
     bool io_bound = false; ///< which kind of slot
+    fence token = {};      ///< under which its job was placed; none if it was born before this incarnation
   };
-  caf::result<ledger::done> assign(job& j);
+  caf::result<bool> assign(job& j);
   void start(job j, const nonce& who, std::optional<store::kept_entry> kept, std::function<void(caf::error)> told);
   void on_present(const inhash& key, const occupant& says);
   bool has_workers() const;
   void on_down(const caf::down_msg& down);
-  void release_dead(const inhash& key, const nonce& who, const std::string& why);
+  /// The WORKER of that nonce, for a job placed under that token, is dead.
+  void release_dead(const inhash& key, fence placed, const nonce& who, const std::string& why);
+  void release(const inhash& key, fence token, const std::string& why);
   void read_kept();
   void on_kept(const store::kept_listing* kept, const caf::error& e);
   void resume(const store::kept_listing& kept, std::map<inhash, nonce> orphans);

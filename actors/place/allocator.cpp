@@ -15,7 +15,7 @@ allocator_state::interface::behavior_type allocator_state::make_behavior() {
       if (!placement_.add(j, config_.clock->now(), out))
         return make_error(ec::overloaded,
                           "the allocator has " + std::to_string(config_.limits.jobs_max) + " jobs waiting");
-      graphs_.insert_or_assign(j.key, graph);
+      if (placement_.knows(j.key)) graphs_.insert_or_assign(j.key, graph);
       perform(out);
       return ledger::done{};
     },
@@ -38,6 +38,7 @@ allocator_state::interface::behavior_type allocator_state::make_behavior() {
       perform(out);
       tell_shortage();
       tell_queue();
+      tell_corrections();
       self_->later(config_.tick, atom::tick_v);
     },
   };
@@ -46,12 +47,19 @@ allocator_state::interface::behavior_type allocator_state::make_behavior() {
 void allocator_state::perform(placement::effects& effects) {
   for (auto& e : effects) {
     if (auto* a = std::get_if<placement::assign>(&e)) assign(*a);
+    if (auto* r = std::get_if<placement::recheck>(&e)) recheck(*r);
     if (auto* u = std::get_if<placement::unplaceable>(&e))
       if (auto graph = graphs_.find(u->key); graph != graphs_.end())
         self_->send(graph->second, atom::waiting_v, waiting{u->key, u->why});
   }
   self_->doing(std::to_string(placement_.waiting()) + " jobs waiting, " + std::to_string(placement_.slots_free(false)) +
-               " slots and " + std::to_string(placement_.slots_free(true)) + " I/O slots free");
+               " slots and " + std::to_string(placement_.slots_free(true)) + " I/O slots free, " +
+               std::to_string(placement_.corrections()) + " lost placements made good");
+}
+
+void allocator_state::tell_corrections() {
+  const auto before = std::exchange(corrections_told_, placement_.corrections());
+  tell_reconciled(config_.events, "placements", corrections_told_ - before);
 }
 
 // Repeated, for graphs come and go; only while a machine is short of something.
@@ -84,8 +92,8 @@ void allocator_state::assign(const placement::assign& a) {
   auto node = a.node;
   self_->call(pools_.at(node), atom::assign_v, a.job)
     .then(
-      [this, key, token](ledger::done&) {
-        placement_.on_assigned(key, token);
+      [this, key, token](bool fresh) {
+        placement_.on_assigned(key, token, fresh, config_.clock->now());
         graphs_.erase(key);
       },
       [this, key, token, node](caf::error& e) {
@@ -93,6 +101,20 @@ void allocator_state::assign(const placement::assign& a) {
                        to_string(from_caf(e)));
         placement::effects out;
         placement_.on_refused(key, token, node, !is(e, ec::conflict), config_.clock->now(), out);
+        perform(out);
+      });
+}
+
+void allocator_state::recheck(const placement::recheck& r) {
+  self_->call(pools_.at(r.node), atom::assign_v, r.job)
+    .then(
+      [this, key = r.job.key, token = r.job.token](bool fresh) {
+        placement_.on_assigned(key, token, fresh, config_.clock->now());
+      },
+      [this, j = r.job](caf::error& e) {
+        if (is(e, ec::conflict)) return; // it has to do with it: the next repetition tells
+        placement::effects out;
+        placement_.on_lost(j, config_.clock->now(), out);
         perform(out);
       });
 }

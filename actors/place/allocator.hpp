@@ -30,12 +30,15 @@ public:
 private:
   void perform(placement::effects& effects);
   void assign(const placement::assign& a);
+  void recheck(const placement::recheck& r);
   void tell_shortage();
   void tell_queue();
+  void tell_corrections();
 
   rt::self<interface>* self_;
   config config_;
   placement placement_;
+  std::uint64_t corrections_told_ = 0;
   std::map<node_id, worker_pool_actor> pools_;
   std::map<inhash, graph_actor> graphs_; ///< whom to tell why a job waits
   std::map<caf::actor_addr, graph_actor> told_; ///< who heard that its jobs wait for a machine to have room

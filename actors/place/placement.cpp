@@ -28,15 +28,18 @@ bool placement::add(const coppice::job& j, time_point now, effects& out) {
       return true;
     }
     if (!e.assigned) queue_of(e).erase(rank_of(e));
+    if (!same) e.lost = j.again;
     auto priority = same ? std::max(j.priority, e.job.priority) : j.priority;
     e.job = j;
     e.job.priority = priority;
     e.told_unplaceable = false;
     enqueue(e);
   } else {
+    if (is_taken(j, now, out)) return true;
     if (jobs_.size() >= options_.jobs_max) return false;
     found = jobs_.try_emplace(j.key).first;
     found->second.job = j;
+    found->second.lost = j.again;
     found->second.age = ++arrivals_;
     found->second.since = now;
     enqueue(found->second);
@@ -53,6 +56,30 @@ std::optional<placement::time_point> placement::oldest_waiting() const {
   return oldest;
 }
 
+// Its inputs may be being fetched, which takes as long as it takes; or its worker was lost before it could begin.
+bool placement::is_taken(const coppice::job& j, time_point now, effects& out) {
+  auto found = taken_.find(j.key);
+  if (found == taken_.end()) return false;
+  auto& t = found->second;
+  if (j.token < t.token) return true; // late
+  if (j.token > t.token || !machines_.contains(t.node)) {
+    taken_.erase(found);
+    return false;
+  }
+  t.heard = now;
+  out.emplace_back(recheck{t.node, j});
+  return true;
+}
+
+void placement::on_lost(const coppice::job& j, time_point now, effects& out) {
+  auto found = taken_.find(j.key);
+  if (found == taken_.end() || found->second.token != j.token) return;
+  taken_.erase(found);
+  auto again = j;
+  again.again = true;
+  add(again, now, out); // beyond jobs_max its GRAPH repeats it
+}
+
 void placement::lend(const inhash& key, std::int32_t priority) {
   auto found = jobs_.find(key);
   if (found == jobs_.end() || found->second.job.priority >= priority) return;
@@ -63,6 +90,7 @@ void placement::lend(const inhash& key, std::int32_t priority) {
 }
 
 void placement::remove(const inhash& key, fence token) {
+  if (auto t = taken_.find(key); t != taken_.end() && t->second.token <= token) taken_.erase(t);
   auto found = jobs_.find(key);
   if (found == jobs_.end() || found->second.job.token > token) return;
   if (found->second.assigned)
@@ -88,9 +116,16 @@ void placement::on_offer(const offer& o, time_point now, effects& out) {
   place(now, out);
 }
 
-void placement::on_assigned(const inhash& key, fence token) {
+void placement::on_assigned(const inhash& key, fence token, bool fresh, time_point now) {
   auto found = jobs_.find(key);
-  if (found != jobs_.end() && found->second.assigned && found->second.job.token == token) remove(key, token);
+  if (found != jobs_.end() && found->second.assigned && found->second.job.token == token) {
+    if (found->second.lost && fresh) ++corrections_;
+    const auto node = found->second.node;
+    remove(key, token);
+    taken_.insert_or_assign(key, taken{token, node, now});
+  } else if (auto t = taken_.find(key); t != taken_.end() && t->second.token == token && fresh) {
+    ++corrections_; // the answer to a recheck
+  }
 }
 
 void placement::on_refused(const inhash& key, fence token, const node_id& node, bool full, time_point now,
@@ -113,6 +148,10 @@ void placement::on_refused(const inhash& key, fence token, const node_id& node, 
 }
 
 void placement::tick(time_point now, effects& out) {
+  const auto before = out.size();
+  place(now, out); // finds nothing, for whatever may free a slot places at once
+  corrections_ += out.size() - before;
+  std::erase_if(taken_, [&](auto& t) { return now - t.second.heard > options_.taken_ttl; });
   std::erase_if(machines_, [&](auto& m) { return now - m.second.heard > options_.offer_ttl; });
   for (auto& [id, kinds] : under_way_)
     for (auto& keys : kinds)
@@ -122,6 +161,7 @@ void placement::tick(time_point now, effects& out) {
         auto m = machines_.find(id);
         if (m != machines_.end() && m->second.heard > e.assigned_at) give_back(m->second, e);
         enqueue(e);
+        ++corrections_;
       }
   place(now, out);
 }

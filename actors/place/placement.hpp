@@ -23,8 +23,13 @@ public:
   struct options {
     std::chrono::milliseconds offer_ttl{15'000};    ///< an offer that is not repeated for so long is forgotten
     std::chrono::milliseconds assign_ttl{10'000};   ///< an assignment that is not seen to start by then is void
+    std::chrono::milliseconds taken_ttl{15'000};    ///< a taken job that is not placed again for so long is forgotten
     std::size_t jobs_max = 1'000'000;               ///< waiting jobs; further ones are refused
   };
+  /// "Runnable and capacity" means assigned within this, whatever word is lost (reliability.md 5.1): longer than any
+  /// of assign_ttl with a tick, GRAPH's repeat_interval and WORKER_POOL's offer_interval.
+  static constexpr std::chrono::milliseconds assigned_within{12'000};
+
   /// Give this job to that machine; answer by on_assigned or on_refused.
   struct assign {
     node_id node;
@@ -35,7 +40,12 @@ public:
     inhash key;
     std::string why;
   };
-  using effect = std::variant<assign, unplaceable>;
+  /// That machine took this job, and yet it is placed again: does it have it? Answer by on_assigned or on_refused.
+  struct recheck {
+    node_id node;
+    coppice::job job;
+  };
+  using effect = std::variant<assign, unplaceable, recheck>;
   using effects = std::vector<effect>;
 
   explicit placement(options o) : options_(o) {}
@@ -49,12 +59,14 @@ public:
   /// What a machine can take now; replaces what it said before. It answers an assignment before it offers again, so
   /// the offer knows nothing of those that are not answered: each of them takes a slot from it.
   void on_offer(const offer& o, time_point now, effects& out);
-  /// The machine took it: it is seen to by its worker from now on.
-  void on_assigned(const inhash& key, fence token);
+  /// The machine took it: it is seen to by its worker from now on. `fresh` if it had none for it before.
+  void on_assigned(const inhash& key, fence token, bool fresh, time_point now);
   /// The machine could not take it: it is placed anew, and not there before the next offer. `full`: nor is anything
   /// else.
   void on_refused(const inhash& key, fence token, const node_id& node, bool full, time_point now, effects& out);
-  /// Forgets what is too old, and places what became free by that.
+  /// The machine does not have (any more) what it took: the job is placed anew.
+  void on_lost(const coppice::job& j, time_point now, effects& out);
+  /// Forgets what is too old, and places what became free by that, or should have been placed before.
   void tick(time_point now, effects& out);
 
   std::size_t waiting() const { return queues_[0].size() + queues_[1].size(); }
@@ -65,6 +77,10 @@ public:
   std::size_t assigned() const { return jobs_.size() - waiting(); }
   /// Of all machines; for jobs that are io_bound, or for the others.
   std::size_t slots_free(bool io_bound) const;
+  /// It waits here, or is on its way to a machine.
+  bool knows(const inhash& key) const { return jobs_.contains(key); }
+  /// How often a job would have waited for ever beside a free slot, had nobody repeated what they want.
+  std::uint64_t corrections() const { return corrections_; }
   /// Why machines hold back slots that nothing runs in; empty if there is none, or nothing waits.
   std::string shortage() const;
 
@@ -78,6 +94,12 @@ private:
     node_id node;
     std::map<node_id, time_point> barred; ///< machines that refused it, and when the offer was heard that they did by
     bool told_unplaceable = false;
+    bool lost = false; ///< whoever had it does not know of it
+  };
+  struct taken {
+    fence token;
+    node_id node;
+    time_point heard;
   };
   struct machine {
     offer what;
@@ -97,6 +119,7 @@ private:
   static std::uint32_t& free_of(machine& m, bool io_bound);
   std::set<rank>& queue_of(const entry& e) { return queues_[e.job.io_bound]; }
   std::set<inhash>& under_way(const entry& e) { return under_way_[e.node][e.job.io_bound]; }
+  bool is_taken(const coppice::job& j, time_point now, effects& out);
   void place(time_point now, effects& out);
   void place(bool io_bound, time_point now, effects& out);
   void explain(entry& e, effects& out);
@@ -106,7 +129,9 @@ private:
   std::array<std::set<rank>, 2> queues_; ///< of jobs not assigned; [1] of those that are io_bound
   std::map<node_id, machine> machines_;
   std::map<node_id, std::array<std::set<inhash>, 2>> under_way_; ///< assignments not answered yet; [1] io_bound
+  std::map<inhash, taken> taken_; ///< jobs that machines took; their GRAPHs repeat them until they are begun
   std::uint64_t arrivals_ = 0;
+  std::uint64_t corrections_ = 0;
 };
 
 } // namespace coppice::actors

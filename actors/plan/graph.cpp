@@ -42,7 +42,9 @@ graph_state::interface::behavior_type graph_state::make_behavior() {
   self_->later(config_.repeat_interval, atom::tick_v);
   return {
     [this](atom::changed_atom, const ledger::lock_state& row) {
-      if (plan_) hear({row});
+      if (!plan_) return;
+      plan_->on_told(row);
+      hear({row});
     },
     [this](atom::progress_atom, const step_progress& p) {
       auto found = running_.find(p.key);
@@ -179,7 +181,7 @@ void graph_state::perform(plan::effects effects) {
     else if (auto* a = std::get_if<plan::acquire>(&e))
       get_ready(a->node);
     else if (auto* p = std::get_if<plan::place>(&e))
-      place(p->node, p->token);
+      place(*p);
     else if (auto* r = std::get_if<plan::release>(&e))
       release(r->node, r->token);
     else if (auto* s = std::get_if<plan::substitute>(&e))
@@ -289,11 +291,13 @@ void graph_state::acquire(std::uint32_t node, lane& in) {
       });
 }
 
-void graph_state::place(std::uint32_t node, fence token) {
+void graph_state::place(const plan::place& p) {
+  const auto node = p.node;
   auto j = closure_->make_job(node);
   j.key = plan_->node(node).key;
   if (auto found = compare_.find(node); found != compare_.end()) j.compare = found->second;
-  j.token = token;
+  j.token = p.token;
+  j.again = p.again;
   j.priority = request_.body.priority;
   j.critical_path = plan_->critical_path(node);
   j.request = request_.id;
@@ -413,6 +417,7 @@ void graph_state::repeat() {
   if (!plan_ && !loading_ && !result_ && config_.clock->now() >= load_again_) load();
   if (!plan_ || plan_->is_over()) return;
   if (unchecked_) return check_sources(*unchecked_);
+  tell_reconciled(config_.events, "changes of locks", plan_->take_lost());
   perform(plan_->repeat());
   for (auto node : std::exchange(unadopted_, {})) substitute(node);
   say_doing();
@@ -423,10 +428,14 @@ void graph_state::repeat() {
 void graph_state::watch_awaited() {
   for (auto& chunk : in_chunks(plan_->awaited(), config_.keys_per_read))
     self_->call(peers_.locks, atom::watch_v, chunk, me())
-      .then([this](ledger::lock_states& rows) { hear(std::move(rows.rows)); },
-            [](caf::error&) {
-              // ignored: the next repeat() asks again
-            });
+      .then(
+        [this](ledger::lock_states& rows) {
+          plan_->on_looked(rows.rows);
+          hear(std::move(rows.rows));
+        },
+        [](caf::error&) {
+          // ignored: the next repeat() asks again
+        });
 }
 
 caf::result<request_progress> graph_state::on_poll(poll_request& p) {

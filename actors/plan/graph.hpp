@@ -105,7 +105,7 @@ private:
   void complain(const std::vector<std::string>& troubles);
   void pump_acquires();
   void acquire(std::uint32_t node, lane& in);
-  void place(std::uint32_t node, fence token);
+  void place(const plan::place& p);
   void release(std::uint32_t node, fence token);
   void tell(step_event e);
   void publish(const step_event& e);

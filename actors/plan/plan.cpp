@@ -257,11 +257,27 @@ plan::effects plan::repeat() {
   if (over_ || !begun_) return out;
   for (std::uint32_t i = 0; i < nodes_.size() && !over_; ++i) {
     if (steps_[i].at == life::ready) get_ready(i, out);
-    if (steps_[i].at == life::queued) out.emplace_back(place{i, steps_[i].token});
+    if (steps_[i].at == life::queued) out.emplace_back(place{i, steps_[i].token, true});
     if (steps_[i].at == life::waiting) out.emplace_back(lend{nodes_[i].key});
   }
   return out;
 }
+
+void plan::on_looked(const std::vector<lock_state>& rows) {
+  for (auto& row : rows)
+    for (auto i : nodes_of(row.key)) {
+      auto& s = steps_[i];
+      const bool ours = s.at == life::queued || s.at == life::building;
+      const bool ended = row.phase == phase::free || row.phase == phase::realised;
+      if (!over_ && ours && (row.token > s.token || (row.token == s.token && ended))) looked_[row.key] = row.token;
+    }
+}
+
+void plan::on_told(const lock_state& row) {
+  if (auto found = looked_.find(row.key); found != looked_.end() && found->second == row.token) looked_.erase(found);
+}
+
+std::uint64_t plan::take_lost() { return std::exchange(looked_, {}).size(); }
 
 std::vector<inhash> plan::awaited() const {
   std::vector<inhash> keys;

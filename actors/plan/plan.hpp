@@ -48,10 +48,11 @@ public:
   struct acquire {
     std::uint32_t node;
   };
-  /// The lock is ours: find a worker.
+  /// The lock is ours: find a worker. `again` if that was said before, and nothing was heard of it.
   struct place {
     std::uint32_t node;
     fence token;
+    bool again = false;
   };
   /// The lock is ours and no longer needed: withdraw and T7.
   struct release {
@@ -123,6 +124,14 @@ public:
   effects on_vanished(const inhash& user, const std::vector<std::uint32_t>& producers);
   /// Asks again for what should have happened by now: un-answered acquires, placements of what is still queued.
   effects repeat();
+
+  /// Rows that were looked at, to be given to on_rows() next: changes of what is ours are told, so that news in them are
+  /// late, or lost.
+  void on_looked(const std::vector<ledger::lock_state>& rows);
+  /// This row was told: late, if it was seen before.
+  void on_told(const ledger::lock_state& row);
+  /// How many changes were found by looking and not told since the last call.
+  std::uint64_t take_lost();
 
   /// Inhashes whose rows matter now: asked, queued, building.
   std::vector<inhash> awaited() const;
@@ -218,6 +227,7 @@ private:
   std::size_t open_ = 0; ///< nodes that are wanted and not at their end
   step_counts counts_;
   std::vector<failed_step> failures_;
+  std::map<inhash, fence> looked_; ///< changes found by looking, and not told yet
 };
 
 } // namespace coppice::actors

@@ -330,6 +330,25 @@ TEST_CASE("a lock whose worker's end was not heard is given back after two looks
   CHECK(f.row().infra_deaths == 1);
 }
 
+TEST_CASE("workers that die before they begin use up the derivation's tries, and nothing else") {
+  pool_farm f;
+  f.release(f.row().token);
+  for (int death = 1; death <= 5; ++death) {
+    auto token = f.granted(1, f.worker);
+    job j;
+    j.key = key;
+    j.token = token;
+    j.drv = drv;
+    REQUIRE(f.w.ask(f.pool, atom::assign_v, j)); // there is no supervisor to start a WORKER
+    f.w.settle();
+    REQUIRE(f.row().phase == phase::free);
+    REQUIRE(f.row().infra_deaths == static_cast<std::uint32_t>(death));
+  }
+  REQUIRE(f.row().failed);
+  CHECK(f.row().failed->failure == failure::poisoned);
+  CHECK_FALSE(std::holds_alternative<ledger::granted>(*f.acquire(1, f.worker)));
+}
+
 TEST_CASE("a lock whose worker is there is left alone") {
   pool_farm f;
   f.w.tell(f.pool, atom::open_v, key, id_of<nonce>(9), true, false, f.worker);

@@ -36,11 +36,18 @@ offer offer_of(const std::string& node, std::uint32_t slots, std::vector<std::st
   return {{node}, {1}, slots, slots, {std::move(system)}, std::move(features)};
 }
 
+/// As its graph places it when it has not heard of it for a while.
+job repeated(const std::string& name) {
+  auto j = job_of(name);
+  j.again = true;
+  return j;
+}
+
 /// A placement with a clock, and what it said.
 struct bench {
   placement p{placement::options{}};
   time_point now{1h};
-  std::vector<std::pair<std::string, std::string>> assigned; ///< node, job
+  std::vector<std::pair<std::string, std::string>> assigned, rechecked; ///< node, job
   std::vector<std::string> told;
 
   static std::string name_of(const inhash& k) {
@@ -52,6 +59,7 @@ struct bench {
   void take(placement::effects& out) {
     for (auto& e : out) {
       if (auto* a = std::get_if<placement::assign>(&e)) assigned.emplace_back(a->node.value, name_of(a->job.key));
+      if (auto* r = std::get_if<placement::recheck>(&e)) rechecked.emplace_back(r->node.value, name_of(r->job.key));
       if (auto* u = std::get_if<placement::unplaceable>(&e)) told.push_back(name_of(u->key) + ": " + u->why);
     }
     out.clear();
@@ -71,6 +79,14 @@ struct bench {
     placement::effects out;
     p.on_refused(key_of(name), {token}, {node}, full, now, out);
     take(out);
+  }
+  void lost(const std::string& name) {
+    placement::effects out;
+    p.on_lost(job_of(name), now, out);
+    take(out);
+  }
+  void took(const std::string& name, std::uint64_t token = 1, bool fresh = true) {
+    p.on_assigned(key_of(name), {token}, fresh, now);
   }
   void pass(std::chrono::milliseconds d) {
     now += d;
@@ -120,7 +136,7 @@ TEST_CASE("late binding: what comes later and is more urgent takes the slot that
   b.add(job_of("second"));
   b.add(job_of("urgent", 1, 9));
   CHECK(b.jobs() == names{"first"});
-  b.p.on_assigned(key_of("first"), {1});
+  b.took("first", 1);
   b.offers(offer_of("oak", 1));
   CHECK(b.jobs() == names{"first", "urgent"});
 }
@@ -131,11 +147,11 @@ TEST_CASE("an offer knows nothing of assignments that are not answered yet") {
   for (auto name : {"a", "b", "c", "d"})
     b.add(job_of(name));
   REQUIRE(b.jobs() == names{"a", "b"});
-  b.p.on_assigned(key_of("a"), {1});
+  b.took("a", 1);
   b.offers(offer_of("oak", 2)); // "a" is there and one more slot became free; "b" is on its way
   CHECK(b.jobs() == names{"a", "b", "c"});
-  b.p.on_assigned(key_of("b"), {1});
-  b.p.on_assigned(key_of("c"), {1});
+  b.took("b", 1);
+  b.took("c", 1);
   b.offers(offer_of("oak", 1));
   CHECK(b.jobs() == names{"a", "b", "c", "d"});
 }
@@ -251,7 +267,7 @@ TEST_CASE("a machine that refused one job for that job's sake takes the next at 
   b.refused("a", "urgent", 1, false);
   REQUIRE(b.assigned.size() == 2);
   CHECK(b.assigned.back() == std::pair<std::string, std::string>{"a", "next"});
-  b.p.on_assigned(key_of("next"), {1});
+  b.took("next", 1);
   b.pass(1s);
   CHECK(b.assigned.size() == 2);
   b.offers(offer_of("a", 1));
@@ -307,13 +323,92 @@ TEST_CASE("an assignment that nobody answers is placed anew") {
   CHECK(b.jobs() == names{"a"});
   b.pass(2s);
   CHECK(b.jobs() == names{"a", "a"});
+  CHECK(b.p.corrections() == 1);
+}
+
+TEST_CASE("a job whose machine is still busy fetching its inputs is not placed twice") {
+  bench b;
+  b.offers(offer_of("oak", 2));
+  b.add(job_of("a"));
+  b.took("a");
+  b.add(repeated("a"));
+  CHECK(b.rechecked == std::vector<std::pair<std::string, std::string>>{{"oak", "a"}});
+  b.took("a", 1, false);
+  CHECK(b.jobs() == names{"a"});
+  CHECK(b.p.slots_free(false) == 1);
+  CHECK(b.p.corrections() == 0);
+}
+
+TEST_CASE("a job that its machine took and does not know of is begun there when it is repeated, and counted") {
+  bench b;
+  b.offers(offer_of("oak", 2));
+  b.add(job_of("a"));
+  b.took("a");
+  b.add(repeated("a"));
+  b.took("a"); // there was none, now there is
+  CHECK(b.jobs() == names{"a"});
+  CHECK(b.p.corrections() == 1);
+}
+
+TEST_CASE("a job that its machine took, lost, and has no room for is placed elsewhere, and counted") {
+  bench b;
+  b.offers(offer_of("ash", 1));
+  b.add(job_of("a"));
+  b.took("a");
+  b.add(repeated("a"));
+  b.offers(offer_of("oak", 1));
+  b.lost("a");
+  b.took("a");
+  CHECK(b.assigned.back() == std::pair<std::string, std::string>{"oak", "a"});
+  CHECK(b.p.corrections() == 1);
+}
+
+TEST_CASE("a job that was placed before an allocator died is counted when its graph repeats it") {
+  bench b;
+  b.offers(offer_of("oak", 1));
+  b.add(repeated("a"));
+  b.took("a");
+  CHECK(b.p.corrections() == 1);
+}
+
+TEST_CASE("whatever word is lost, a job beside a free slot is assigned within the bound") {
+  enum class loss { nothing, place, offer, assign, answer, allocator, worker };
+  for (auto lost : {loss::nothing, loss::place, loss::offer, loss::assign, loss::answer, loss::allocator, loss::worker}) {
+    CAPTURE(static_cast<int>(lost));
+    bench b;
+    std::optional<time_point> running, due;
+    bool told = false;
+    const auto end = b.now + 60s;
+    for (int second = 0; b.now < end; ++second) {
+      const bool first = !due && second >= 7; // it becomes runnable, between two repetitions
+      if (first) due = b.now;
+      const bool repeats = due && !running && second % 5 == 0;
+      if (!(lost == loss::offer && first) && (first || second % 5 == 0)) b.offers(offer_of("oak", running ? 0 : 1));
+      if ((first && lost != loss::place) || repeats) b.add(first ? job_of("a") : repeated("a"));
+      if (first && lost == loss::allocator) {
+        b.p = placement{placement::options{}};
+        b.assigned.clear(); // what it had on its lips, too
+      }
+      const auto asked = std::exchange(b.assigned, {}).size() + std::exchange(b.rechecked, {}).size();
+      if (asked > 0 && (told || (lost != loss::assign && lost != loss::answer && lost != loss::worker))) {
+        b.took("a", 1, !running);
+        if (!running) running = b.now;
+      }
+      if (asked > 0 && !told && lost == loss::worker) b.took("a"); // it dies before it says anything
+      if (asked > 0) told = true;
+      b.pass(1s);
+    }
+    REQUIRE(running);
+    CHECK(*running - *due <= placement::assigned_within);
+    CHECK(b.p.corrections() == (lost == loss::nothing || lost == loss::offer ? 0 : 1));
+  }
 }
 
 TEST_CASE("an assignment that was taken is not placed anew") {
   bench b;
   b.offers(offer_of("oak", 1));
   b.add(job_of("a"));
-  b.p.on_assigned(key_of("a"), {1});
+  b.took("a", 1);
   b.offers(offer_of("oak", 1));
   b.pass(12s);
   CHECK(b.jobs() == names{"a"});
@@ -349,7 +444,7 @@ TEST_CASE("a job under a newer token takes the place of the older one, and an ol
   b.add(job_of("a", 3));
   CHECK(b.p.waiting() == 1);
   b.add(job_of("a", 1));
-  b.p.on_assigned(key_of("a"), {2}); // late
+  b.took("a", 2); // late
   CHECK(b.p.waiting() == 1);
   b.offers(offer_of("oak", 1));
   CHECK(b.assigned.size() == 2);
@@ -495,7 +590,7 @@ TEST_CASE("random farms: one machine per token at a time, no slot twice, and all
       } else if (m.running.size() < m.slots) {
         m.running.insert(what);
         if (wanted.contains(what.first) && wanted.at(what.first).token == what.second) placed.insert(what.first);
-        p.on_assigned(what.first, what.second);
+        p.on_assigned(what.first, what.second, true, now);
       } else {
         offered[g.node] = 0;
         p.on_refused(what.first, what.second, g.node, true, now, out);

@@ -454,6 +454,32 @@ TEST_CASE("what another graph holds is lent this request's priority, again and a
   CHECK(f.lent.size() > once);
 }
 
+TEST_CASE("a change that was found by looking is lost unless it is told before the next look") {
+  farm f("app <- lib");
+  f.start();
+  REQUIRE(f.placed == names{"lib"});
+  auto building = f.row("lib");
+  building.phase = phase::building;
+  ++building.token.value;
+  for (bool told : {true, false}) {
+    ++building.token.value;
+    f.p.on_looked({building});
+    f.run(f.p.on_rows({building}));
+    if (told) f.p.on_told(building);
+    CHECK(f.p.take_lost() == (told ? 0 : 1));
+  }
+  f.p.on_looked({building}); // nothing new
+  CHECK(f.p.take_lost() == 0);
+}
+
+TEST_CASE("what is placed again says so") {
+  farm f("app");
+  f.start();
+  auto again = f.p.repeat();
+  REQUIRE(again.size() == 1);
+  CHECK(std::get<plan::place>(again[0]).again);
+}
+
 TEST_CASE("what vanished is built again before what lacked it is tried again") {
   farm f("top <- app; app <- lib; lib <- cc");
   f.there("lib").there("cc").start();
