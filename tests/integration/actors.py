@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import fnmatch
+import functools
 import os
 import sys
 
@@ -13,10 +14,19 @@ HANG_S = 120  # by then a build of a moment hangs: a wait for a lease or a sessi
 
 
 class KilledActor(farm.TestCase):
-    """Each actor is killed while a builder runs; the build succeeds all the same."""
+    """Each actor is killed while a builder runs; what is built is what stock Nix builds all the same."""
 
-    GRAPH = 'let first = step "first" "sleep 100000 || true; echo > $out"; in step "second" "cat ${first} > $out"'
+    PAUSE = "sleep 100000 || true"
+    GRAPH = f'''let first = step "first" "{PAUSE}; mkdir $out; seq 10000 > $out/numbers; ln -s numbers $out/link";
+      in step "second" "cp -r ${{first}} $out; chmod +w $out; echo second > $out/word"'''
     AT_ONCE = 6  # nodes; most of the time they wait
+
+    @functools.cached_property
+    def stock(self):
+        """The NAR hash of what stock Nix makes of GRAPH, whose contents name no path."""
+        drv, = self.instantiate(self.GRAPH.replace(self.PAUSE, ":"), name="stock")
+        out, = self.nix.lines("nix-store", "--realise", "/nix/store/" + farm.base_name(drv))
+        return farm.hash_bytes(self.nix.lines("nix-store", "--query", "--hash", out)[0])
 
     def during_build(self, act):
         """Has a fresh node build GRAPH, calls act(node, the root's path) while the first builder runs; the build
@@ -30,7 +40,8 @@ class KilledActor(farm.TestCase):
             self.builders(node, word=word)
             act(node, next(iter(node.actors())))
             farm.wait_until("the build is over", lambda: self.end_sleepers(0, word) or not client.running(), HANG_S)
-            self.ends_with(client.end(), OK)
+            out = self.ends_with(client.end(), OK).out.strip()
+            self.assertEqual(farm.hash_bytes(node.narinfo(out)["NarHash"]), self.stock)
         except AssertionError:
             self.keep_log(node.daemon)
             raise
@@ -51,6 +62,7 @@ class KilledActor(farm.TestCase):
         return [path for path in found if path]
 
     def every_actor_killed_once(self, *how):
+        self.assertTrue(self.stock)  # once, before there are threads
         paths = self.paths()
         for expected in ("/lock/ledger", "/coord/graphs/*", "/work/workers/first.1.exec", "/deliver/publisher", "/bridge"):
             self.assertIn(expected, paths)

@@ -150,6 +150,11 @@ def with_word(word):
     return {(p, start): command for p, (_, start, command) in processes().items() if has(p, command)}
 
 
+def resident_kib(pid):
+    """Memory that a process has."""
+    return next(int(line.split()[1]) for line in read(f"/proc/{pid}/status").splitlines() if line.startswith("VmRSS:"))
+
+
 def new_word():
     """Unlike any other, and good as a name."""
     return "coppice" + secrets.token_hex(6)
