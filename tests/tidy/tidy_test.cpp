@@ -212,7 +212,7 @@ TEST_CASE("what CAF offers and trips over is not used") {
       {"T5", R"(\bcaf::(anon_)?send_exit\b|->send_exit\()", {}},
       {"T3, T6", R"(\brequest\()", asks},
       {"T9", R"(\bdelayed_(anon_)?send\b)", {{"runtime/actor.hpp", "later()"}}},
-      {"T11", R"(\blink_to\b|\blinked\b)", {}},
+      {"T11", R"(\blink_to\b|\bcaf::linked\b)", {}},
       {"T12", R"((\.|->)spawn\()", {}},
       {"T15", R"(\batom_constant\b)", {{"messages/interfaces.hpp", "the one block"}, {"runtime/", "rt_ and sup_"}}},
       {"T16", R"(\bdeep_to_string\b)", {}},
