@@ -55,7 +55,9 @@ struct failure_settings {
   std::uint32_t poison_max = 3; ///< machines that a derivation may take down
   std::uint32_t threshold = 3;  ///< failures after which later requests are answered with the last one; 0: never
   std::chrono::milliseconds decay{3'600'000}; ///< time after which one failure fewer counts; 0: they never fade
-  COPPICE_STRUCT(failure_settings, 1, attempts_max, 2, retry_first, 3, retry_max, 4, poison_max, 5, threshold, 6, decay)
+  bool fail_unplaceable = false; ///< a step that no machine can take fails, instead of waiting for one that can
+  COPPICE_STRUCT(failure_settings, 1, attempts_max, 2, retry_first, 3, retry_max, 4, poison_max, 5, threshold, 6, decay, 7,
+                 fail_unplaceable)
 };
 
 /// What a node is told by its configuration file (config/node.toml documents every key) and its command line.

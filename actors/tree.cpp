@@ -3,6 +3,7 @@
 #include "actors/admit/gateway.hpp"
 #include "actors/build/fetcher.hpp"
 #include "actors/build/worker_pool.hpp"
+#include "actors/care/inspector.hpp"
 #include "actors/care/observatory.hpp"
 #include "actors/deliver/cache_server.hpp"
 #include "actors/deliver/importer.hpp"
@@ -199,6 +200,7 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   keeper_config.graph.events = events;
   keeper_config.graph.retry_first = parts.settings.failures.retry_first;
   keeper_config.graph.retry_max = parts.settings.failures.retry_max;
+  keeper_config.graph.fail_unplaceable = parts.settings.failures.fail_unplaceable;
   keeper_config.directory = &dir;
   keeper_config.graphs_path = graph_sup.path();
   coord_sup.child_with<graph_keeper_state>("graph-keeper", busy_child, keeper_config, session, graph_peers, graph_sup.handle());
@@ -265,15 +267,25 @@ expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   pool_config.reserve = parts.settings.limits.reserve;
   pool_config.limits_kept = limits_kept_by(*parts.cgroups, parts.settings.limits);
   pool_config.disks = {parts.state_dir, parts.local->real_dir()};
+  pool_config.drain_mark = parts.state_dir / "drained";
   pool_config.systems = parts.systems;
   pool_config.features = parts.settings.features;
   pool_config.directory = &dir;
   pool_config.workers_path = workers_sup.path();
+  pool_config.uploads_path = uploads_sup.path();
   pool_config.make = parts.make_worker;
   pool_config.events = events;
   work_sup.child_with<worker_pool_state>("worker-pool", busy_child, pool_config, worker_peers,
                                          std::vector<allocator_actor>{allocator}, workers_sup.handle());
-  return node_tree{std::move(root), gateway, observatory, cache};
+  inspector_state::config inspector_config;
+  inspector_config.directory = &dir;
+  inspector_config.graphs_path = graph_sup.path();
+  inspector_config.blobs = parts.blobs;
+  inspector_config.pool = parts.pool;
+  inspector_config.clock = parts.clock;
+  auto inspector = root.child<inspector_state>("inspector", inspector_config,
+                                               inspector_state::peers{ledger, allocator, pool});
+  return node_tree{std::move(root), gateway, observatory, inspector, cache};
 }
 
 } // namespace coppice::actors

@@ -53,6 +53,7 @@ struct node_tree {
   rt::tree root;
   gateway_actor gateway;
   observatory_actor observatory;
+  inspector_actor inspector;
   cache_server_actor cache;
 };
 

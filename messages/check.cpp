@@ -137,4 +137,45 @@ expected<void> check(const ledger::forget_failures& m) {
   return {};
 }
 
+expected<void> check(const get_queue& m) {
+  if (m.limit > rows_max) return bad("get_queue: limit {}, at most {} are allowed", m.limit, rows_max);
+  return {};
+}
+
+expected<void> check(const get_nodes&) {
+  return {};
+}
+
+expected<void> check(const drain_node& m) {
+  if (m.node.value.size() > node_name_bytes_max || !is_printable(m.node.value)) {
+    return bad("drain_node: node is no printable text of at most {} bytes", node_name_bytes_max);
+  }
+  if (m.why.size() > drain_why_bytes_max || !is_printable(m.why)) {
+    return bad("drain_node: why is no printable text of at most {} bytes", drain_why_bytes_max);
+  }
+  return {};
+}
+
+expected<void> check(const get_partials&) {
+  return {};
+}
+
+expected<void> check(const retry_partial& m) {
+  if (m.key.empty()) return bad("retry_partial: key is empty");
+  return {};
+}
+
+expected<void> check(const drop_partial& m) {
+  if (m.key.empty()) return bad("drop_partial: key is empty");
+  return {};
+}
+
+expected<void> check(const mark_gone&) {
+  return {};
+}
+
+expected<void> check(const explain_query&) {
+  return {};
+}
+
 } // namespace coppice

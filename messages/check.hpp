@@ -1,5 +1,6 @@
 #pragma once
 
+#include "messages/admin.hpp"
 #include "messages/client.hpp"
 #include "messages/ledger.hpp"
 
@@ -13,6 +14,7 @@ inline constexpr std::size_t outputs_per_root_max = 100; ///< named in one root
 inline constexpr std::int32_t priority_max = 1000;       ///< and its negative is the least
 inline constexpr std::uint32_t rows_max = 1000;          ///< in one answer about requests or attempts
 inline constexpr std::size_t actor_path_bytes_max = 255;
+inline constexpr std::size_t node_name_bytes_max = 255;
 
 expected<void> check(const get_info& m);
 expected<void> check(const find_missing& m);
@@ -29,5 +31,13 @@ expected<void> check(const ledger::read_failures& m);
 expected<void> check(const ledger::forget_failures& m);
 expected<void> check(const ledger::held_locks& m);
 expected<void> check(const ledger::read_durations& m);
+expected<void> check(const get_queue& m);
+expected<void> check(const get_nodes& m);
+expected<void> check(const drain_node& m);
+expected<void> check(const get_partials& m);
+expected<void> check(const retry_partial& m);
+expected<void> check(const drop_partial& m);
+expected<void> check(const mark_gone& m);
+expected<void> check(const explain_query& m);
 
 } // namespace coppice

@@ -175,7 +175,8 @@ struct get_tree {
 struct actor_tree {
   node_id node;
   std::vector<actor_status> actors; ///< ordered by path
-  COPPICE_STRUCT(actor_tree, 1, node, 2, actors)
+  std::int64_t at_ms = 0;           ///< wall clock of the node
+  COPPICE_STRUCT(actor_tree, 1, node, 2, actors, 3, at_ms)
 };
 struct kill_actor {
   std::string path;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "messages/admin.hpp"
 #include "messages/client.hpp"
 #include "messages/ledger.hpp"
 #include "messages/pipeline.hpp"
@@ -68,6 +69,13 @@ COPPICE_ATOM(done, "done");
 COPPICE_ATOM(failed, "failed");
 COPPICE_ATOM(substitute, "substitute");
 COPPICE_ATOM(import, "import");
+COPPICE_ATOM(queue, "queue");
+COPPICE_ATOM(nodes, "nodes");
+COPPICE_ATOM(drain, "drain");
+COPPICE_ATOM(partials, "partials");
+COPPICE_ATOM(drop, "drop");
+COPPICE_ATOM(gone, "gone");
+COPPICE_ATOM(explain, "explain");
 } // namespace atom
 #undef COPPICE_ATOM
 
@@ -126,6 +134,8 @@ using graph_actor = lock_watcher_actor::extend<
   reacts_to<atom::waiting_atom, waiting>,
   /// Progress since the last poll; waits for news up to the poll's wait_ms.
   replies_to<atom::poll_atom, poll_request>::with<request_progress>,
+  /// Why this derivation, or the one that has this output, is not built yet.
+  replies_to<atom::explain_atom, explain_query>::with<step_answer>,
   /// The request's row changed: if it is over, the graph ends.
   reacts_to<atom::stop_atom>,
   // INTERNAL: repeat what was asked and not answered; answer polls that waited long enough
@@ -150,6 +160,18 @@ using worker_pool_actor = caf::typed_actor<
   reacts_to<atom::open_atom, inhash, nonce, bool, bool, lock_watcher_actor>,
   /// From WORKER: its slot is free from now on.
   reacts_to<atom::ended_atom, inhash, fence>,
+  /// Take no more work from now on, or take it again. Answered when that is remembered and offered.
+  replies_to<atom::drain_atom, drain_node>::with<ledger::done>,
+  /// What is built here and not committed.
+  replies_to<atom::partials_atom, get_partials>::with<partial_outputs>,
+  /// Upload it now; not_found if nothing here waits to try again.
+  replies_to<atom::retry_atom, retry_partial>::with<ledger::done>,
+  /// Give it up; not_found or stale if it is not there under this token.
+  replies_to<atom::drop_atom, drop_partial>::with<ledger::done>,
+  // INTERNAL: it was written down whether the machine is drained, or not, and measured
+  reacts_to<atom::drain_atom, std::uint64_t, machine_room, caf::error>,
+  // INTERNAL: the journal of kept outputs was read, or not
+  reacts_to<atom::partials_atom, std::uint64_t, partial_outputs, caf::error>,
   // INTERNAL: measure what the machine has left
   reacts_to<atom::poll_atom>,
   // INTERNAL: it was measured, or not
@@ -170,6 +192,12 @@ using allocator_actor = caf::typed_actor<
   reacts_to<atom::withdraw_atom, withdraw>,
   /// From WORKER_POOL, repeated.
   reacts_to<atom::offer_atom, offer, worker_pool_actor>,
+  /// What waits, in order, and why.
+  replies_to<atom::queue_atom, get_queue>::with<job_queue>,
+  /// The machines that offer themselves.
+  replies_to<atom::nodes_atom, get_nodes>::with<node_statuses>,
+  /// Where a job waits, and why each machine does not take it.
+  replies_to<atom::explain_atom, placing_query>::with<placing>,
   // INTERNAL: forget offers that were not repeated
   reacts_to<atom::tick_atom>>;
 
@@ -210,6 +238,10 @@ using importer_actor = caf::typed_actor<
 using worker_actor = lock_watcher_actor::extend<
   /// From EXECUTOR.
   reacts_to<atom::exited_atom, build_exit>,
+  /// From EXECUTOR: what the builder is seen to use.
+  reacts_to<atom::progress_atom, build_look>,
+  /// Give up the built outputs, if they are held under this token; stale otherwise.
+  replies_to<atom::drop_atom, fence>::with<ledger::done>,
   /// From STORE_UPLOADER: all outputs are known: hashes, references, sizes. Answered once they are registered in the
   /// local store and in the journal of kept outputs; an error (a wrong fixed output, say) ends the upload.
   replies_to<atom::packed_atom, packed_outputs>::with<ledger::done>,
@@ -248,8 +280,10 @@ using log_relay_actor = caf::typed_actor<
 
 /// Packs one attempt's outputs and puts them into the store, durably, however often it takes.
 using store_uploader_actor = caf::typed_actor<
-  // INTERNAL: try (again)
-  reacts_to<atom::tick_atom>,
+  /// Try now instead of after the pause.
+  reacts_to<atom::retry_atom>,
+  // INTERNAL: the pause after this try is over
+  reacts_to<atom::tick_atom, std::uint64_t>,
   // INTERNAL: packing ended
   reacts_to<atom::packed_atom, packed_outputs, caf::error>,
   // INTERNAL: putting ended
@@ -318,6 +352,27 @@ using gateway_actor = caf::typed_actor<
   reacts_to<atom::output_atom>,
   // INTERNAL: requests whose client left
   reacts_to<atom::tick_atom>>;
+
+/// Answers operators out of other actors' data, and passes on their orders.
+using inspector_actor = caf::typed_actor<
+  /// Jobs that wait for a machine.
+  replies_to<atom::queue_atom, caller, get_queue>::with<job_queue>,
+  /// Machines.
+  replies_to<atom::nodes_atom, caller, get_nodes>::with<node_statuses>,
+  /// Drain or undrain a machine. Role admin.
+  replies_to<atom::drain_atom, caller, drain_node>::with<ledger::done>,
+  /// Outputs that are built and not committed.
+  replies_to<atom::partials_atom, caller, get_partials>::with<partial_outputs>,
+  /// Upload them now. Role admin.
+  replies_to<atom::retry_atom, caller, retry_partial>::with<ledger::done>,
+  /// Give them up. Role admin.
+  replies_to<atom::drop_atom, caller, drop_partial>::with<ledger::done>,
+  /// This path is lost; answers what was known of it. Role admin.
+  replies_to<atom::gone_atom, caller, mark_gone>::with<path_info>,
+  /// Why it is not built yet.
+  replies_to<atom::explain_atom, caller, explain_query>::with<explanation>,
+  // INTERNAL: a piece of blocking work ended, or not
+  reacts_to<atom::done_atom, std::uint64_t, caf::error>>;
 
 /// Carries calls of other machines to actors, and their answers back; owns every ZeroMQ socket.
 using bridge_actor = caf::typed_actor<

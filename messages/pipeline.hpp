@@ -44,6 +44,15 @@ struct reclaim_lock {
   COPPICE_STRUCT(reclaim_lock, 1, key, 2, drv, 3, nonce, 4, built)
 };
 
+/// What a machine has left for builds.
+struct machine_room {
+  std::uint64_t memory_bytes = 0;           ///< all it has
+  std::uint64_t memory_available_bytes = 0; ///< without swapping
+  std::uint64_t disk_free_bytes = 0;        ///< on the fuller of the file systems of the store and of the state
+  std::string drained = {};                 ///< why an operator wants it to take no more; empty: he does not
+  COPPICE_STRUCT(machine_room, 1, memory_bytes, 2, memory_available_bytes, 3, disk_free_bytes, 4, drained)
+};
+
 /// WORKER_POOL -> ALLOCATOR, repeated: what this machine can take now.
 struct offer {
   node_id node;
@@ -55,8 +64,9 @@ struct offer {
   std::uint32_t io_slots_free = 0; ///< for jobs that are io_bound; those never take one of the others
   std::uint32_t io_slots = 0;
   std::string short_of = {};       ///< why slots that nothing runs in are not offered, e.g. for want of disk; or empty
+  machine_room room = {};          ///< as it was last measured
   COPPICE_STRUCT(offer, 1, node, 2, incarnation, 3, slots_free, 4, slots, 5, systems, 6, features, 7, io_slots_free, 8,
-                 io_slots, 9, short_of)
+                 io_slots, 9, short_of, 10, room)
 };
 /// GRAPH -> ALLOCATOR: the job is no longer wanted from this graph.
 struct withdraw {
@@ -78,14 +88,6 @@ struct waiting {
   COPPICE_STRUCT(waiting, 1, key, 2, why)
 };
 
-/// What a machine has left for builds.
-struct machine_room {
-  std::uint64_t memory_bytes = 0;           ///< all it has
-  std::uint64_t memory_available_bytes = 0; ///< without swapping
-  std::uint64_t disk_free_bytes = 0;        ///< on the fuller of the file systems of the store and of the state
-  COPPICE_STRUCT(machine_room, 1, memory_bytes, 2, memory_available_bytes, 3, disk_free_bytes)
-};
-
 /// What a build is seen to use while it runs.
 struct build_look {
   std::uint64_t disk_bytes = 0, files = 0;   ///< in its scratch, if `counted`
@@ -93,8 +95,8 @@ struct build_look {
   std::uint64_t disk_used_bytes = 0;         ///< of its whole file system
   std::uint64_t disk_free_bytes = 0;
   std::uint64_t files_used = 0;              ///< of its whole file system; 0 where it does not say
-  std::uint64_t memory_bytes = 0;            ///< of all its processes, where no control group keeps the limit
-  std::uint64_t processes = 0;               ///< likewise
+  std::uint64_t memory_bytes = 0;            ///< of its control group, else of all its processes; 0 if nobody looked
+  std::uint64_t processes = 0;               ///< and threads, where no control group keeps the limit
   bool pids_reached = false;                 ///< its control group refused to start a process
   std::int64_t took_ms = 0;                  ///< to count
   std::uint64_t hidden = 0;                  ///< directories that the builder has closed to this process, if `counted`

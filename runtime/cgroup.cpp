@@ -131,6 +131,8 @@ expected<void> cgroup::remove(std::chrono::milliseconds wait) const {
 cgroup_usage cgroup::usage() const {
   cgroup_usage u;
   for (const auto& dir : dirs_) {
+    u.memory_bytes = std::max(
+        {u.memory_bytes, get_number(dir + "/memory.current"), get_number(dir + "/memory.usage_in_bytes")});
     u.memory_peak_bytes = std::max(
         {u.memory_peak_bytes, get_number(dir + "/memory.peak"), get_number(dir + "/memory.max_usage_in_bytes")});
     u.oom |=

@@ -21,6 +21,7 @@ struct cgroup_limits {
 
 /// What a group used, as far as the machine counts it.
 struct cgroup_usage {
+  std::int64_t memory_bytes = 0;      ///< now
   std::int64_t memory_peak_bytes = 0; ///< with what it had in files in memory
   std::chrono::milliseconds cpu_user{0}, cpu_system{0};
   bool oom = false;          ///< the memory limit killed something

@@ -128,7 +128,8 @@ caf::result<accepted> gateway_state::submit(const caller& who, submit_request& s
 
 caf::result<request_progress> gateway_state::poll(const poll_request& p) {
   rt::reply<request_progress> out{self_};
-  if (auto c = leaving_.find(p.id); c != leaving_.end()) c->second.heard = config_.clock->now();
+  // one that does not wait only looks: an operator's list of requests keeps none of them alive
+  if (auto c = leaving_.find(p.id); p.wait_ms > 0 && c != leaving_.end()) c->second.heard = config_.clock->now();
   self_->call(peers_.keeper, atom::find_v, p.id)
     .then(
       [this, p, out](const graph_actor& graph) {

@@ -173,6 +173,18 @@ attempt::effects attempt::lose() {
   }
 }
 
+bool attempt::may_drop(fence token) const {
+  return (stage_ == stage::storing && token == token_) || (stage_ == stage::reclaiming && token >= token_);
+}
+
+attempt::effects attempt::on_dropped(std::string reason) {
+  if (stage_ == stage::reclaiming) return finish(); // no token is left to be given back
+  if (stage_ != stage::storing) return {};
+  kind_ = failure::cancelled;
+  reason_ = std::move(reason);
+  return enter(stage::releasing);
+}
+
 attempt::effects attempt::on_row(const ledger::lock_state& row) {
   if (row.token <= token_ || stage_ == stage::over || stage_ == stage::starting || stage_ == stage::reclaiming) return {};
   if (stage_ == stage::keeping) return {}; // cannot be stopped half-way; the commit will tell

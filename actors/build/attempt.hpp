@@ -110,6 +110,10 @@ public:
   effects on_settled();
   /// A transaction was refused, or its answer was lost; asks again at the next on_tick() if that may help.
   effects on_refused(const error& e);
+  /// An operator gives the built outputs up; false if there are none that can be, or they are not held under this
+  /// token (or, once it is lost, an older one).
+  bool may_drop(fence token) const;
+  effects on_dropped(std::string reason);
   /// The row changed: a newer token means that this attempt counts no more (INV-9).
   effects on_row(const ledger::lock_state& row);
   /// Says the present order again if its answer was lost.

@@ -118,7 +118,7 @@ std::optional<build_watch::verdict> build_watch::on_look(const build_look& l, ti
     return verdict{failure::pids, builder + "was ended for starting more than the " +
                                       std::to_string(limits_.processes_max) +
                                       " processes and threads allowed (limits.processes_max)"};
-  if (over(l.memory_bytes, limits_.memory_bytes_max))
+  if (!limits_.group_memory && over(l.memory_bytes, limits_.memory_bytes_max))
     return verdict{failure::oom, builder + "was ended for its memory in bytes: " +
                                      figures(l.memory_bytes, limits_.memory_bytes_max, "limits.memory_bytes_max")};
   if (!l.counted) return {};
@@ -154,7 +154,11 @@ expected<build_look> look_at(const watched_build& build, const build_watch& watc
   l.disk_used_bytes = (s.f_blocks - s.f_bfree) * s.f_frsize;
   l.files_used = s.f_files - s.f_ffree;
   const auto& limits = watch.limits();
-  if (build.group) l.pids_reached = build.group->usage().pids_reached;
+  if (build.group) {
+    const auto use = build.group->usage();
+    l.pids_reached = use.pids_reached;
+    l.memory_bytes = static_cast<std::uint64_t>(use.memory_bytes);
+  }
   if (const pid_t root = build.process ? build.process->load() : 0; root > 0 && limits.looks_at_processes()) {
     const auto use = rt::use_of_tree(root);
     if (!limits.group_pids) l.processes = use.tasks;

@@ -122,6 +122,7 @@ void executor_state::on_look(const build_look& l, const caf::error& e) {
     rt::log::warn("EXECUTOR", "the build is not watched drv={} error={}", config_.drv, to_string(from_caf(e)));
   if (e) return;
   blind_ = false;
+  self_->send(worker_, atom::progress_v, l);
   // without grace: it was told by its limit, and each moment costs the machine more
   if (auto v = watch_.on_look(l, self_->now(), config_.drv)) stop({v->why, std::move(v->reason)}, milliseconds{0});
   self_->later(watch_.pause(), atom::tick_v);

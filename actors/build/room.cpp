@@ -12,6 +12,7 @@
 namespace coppice::actors {
 namespace {
 
+constexpr std::uint64_t drain_mark_bytes_max = 1024;
 constexpr auto no_limit = std::numeric_limits<std::uint32_t>::max();
 
 /// Builds of this reserve that fit into what is free above the floor, besides those that run.
@@ -33,6 +34,7 @@ std::string shortage(const char* what, std::uint64_t free, std::uint64_t reserve
 
 room::fit room::fits(std::uint32_t running) const {
   if (!now_) return {};
+  if (!now_->drained.empty()) return {0, "is drained: " + now_->drained};
   const auto memory = more(now_->memory_available_bytes, reserve_.memory_free_min, reserve_.memory_bytes, running);
   const auto disk = more(now_->disk_free_bytes, reserve_.disk_free_min, reserve_.disk_bytes, running);
   fit f{std::min(memory, disk), {}};
@@ -43,7 +45,8 @@ room::fit room::fits(std::uint32_t running) const {
   return f;
 }
 
-expected<machine_room> measure_room(const std::vector<std::filesystem::path>& disks) {
+expected<machine_room> measure_room(const std::vector<std::filesystem::path>& disks,
+                                    const std::filesystem::path& drain_mark) {
   constexpr std::uint64_t kib = 1024;
   machine_room r;
   r.disk_free_bytes = std::numeric_limits<std::uint64_t>::max();
@@ -60,7 +63,16 @@ expected<machine_room> measure_room(const std::vector<std::filesystem::path>& di
       return tl::unexpected(store::system_error(errno, "cannot ask the file system of " + disk.string()));
     r.disk_free_bytes = std::min<std::uint64_t>(r.disk_free_bytes, s.f_bavail * s.f_frsize);
   }
+  auto mark = store::read_file(drain_mark, drain_mark_bytes_max);
+  if (!mark && mark.error().code == ec::missing) return r;
+  // a mark that cannot be read is there all the same
+  r.drained = mark ? mark->substr(0, mark->find('\n')) : mark.error().what;
+  if (r.drained.empty()) r.drained = "no reason was given";
   return r;
+}
+
+expected<void> set_drain_mark(const std::filesystem::path& drain_mark, bool drained, const std::string& why) {
+  return drained ? store::replace_file(drain_mark, why + "\n") : store::remove_file(drain_mark);
 }
 
 } // namespace coppice::actors

@@ -22,6 +22,8 @@ public:
   explicit room(const reserve_settings& reserve) : reserve_(reserve) {}
 
   void on_measured(const machine_room& now) { now_ = now; }
+  /// As last measured; all zero before.
+  machine_room now() const { return now_.value_or(machine_room{}); }
   /// For as many running builds; none fits before the first measurement.
   fit fits(std::uint32_t running) const;
 
@@ -30,7 +32,12 @@ private:
   std::optional<machine_room> now_;
 };
 
-/// What this machine has, and the least that is free on the file systems of `disks`. Blocks: for pool threads.
-expected<machine_room> measure_room(const std::vector<std::filesystem::path>& disks);
+/// What this machine has, the least that is free on the file systems of `disks`, and what `drain_mark` says. Blocks: for
+/// pool threads.
+expected<machine_room> measure_room(const std::vector<std::filesystem::path>& disks,
+                                    const std::filesystem::path& drain_mark);
+
+/// The file whose being there says that the machine is drained, and whose text says why. Durable on return. Blocks.
+expected<void> set_drain_mark(const std::filesystem::path& drain_mark, bool drained, const std::string& why);
 
 } // namespace coppice::actors

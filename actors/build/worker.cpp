@@ -147,6 +147,11 @@ worker_state::interface::behavior_type worker_state::make_behavior() {
   return {
     [this](atom::changed_atom, const ledger::lock_state& row) { perform(attempt_.on_row(row)); },
     [this](atom::exited_atom, build_exit& e) { on_exited(std::move(e)); },
+    [this](atom::progress_atom, const build_look& l) {
+      memory_bytes_ = l.memory_bytes;
+      show();
+    },
+    [this](atom::drop_atom, fence token) { return drop(token); },
     [this](atom::packed_atom, packed_outputs& p) { return on_packed(p); },
     [this](atom::failed_atom, failure kind, std::string& reason) {
       reject(kind, dir_ ? dir_->as_inside(std::move(reason)) : std::move(reason));
@@ -164,6 +169,7 @@ worker_state::interface::behavior_type worker_state::make_behavior() {
       self_->send(peers_.pool, atom::open_v, job_.key, who_, holds_slot_, job_.io_bound, lock_watcher_actor{self_->stable()});
       if (++ticks_ % config_.ticks_per_look == 0 && attempt_.at() != attempt::stage::over) look_at_row();
       perform(attempt_.on_tick());
+      show();
       self_->later(config_.tick, atom::tick_v);
     },
   };
@@ -197,7 +203,6 @@ void worker_state::look_at_row() {
 
 void worker_state::perform(attempt::effects effects) {
   if (effects.empty()) return;
-  self_->doing(std::string(nix::derivation_name(job_.drv)) + ": " + std::string(attempt::to_string(attempt_.at())));
   if (attempt_.at() != attempt::stage::over) report(attempt::to_string(attempt_.at()));
   for (auto& e : effects) {
     if (std::get_if<attempt::fetch>(&e))
@@ -588,7 +593,34 @@ void worker_state::scrap() {
     });
 }
 
+caf::result<ledger::done> worker_state::drop(fence token) {
+  rt::reply<ledger::done> out{self_};
+  if (!attempt_.may_drop(token)) {
+    out.fail(ec::stale, job_.drv.to_string() + " is not waiting for the store under token " +
+                            std::to_string(token.value) + ": it is " + std::string(attempt::to_string(attempt_.at())) +
+                            " under token " + std::to_string(attempt_.token().value));
+    return out;
+  }
+  rt::log::warn("WORKER", "outputs dropped by an operator drv={} token={}", job_.drv.to_string(), token.value);
+  perform(attempt_.on_dropped("its outputs were dropped by an operator"));
+  out.deliver(ledger::done{});
+  return out;
+}
+
+void worker_state::show() {
+  const auto age = std::chrono::duration_cast<std::chrono::seconds>(config_.clock->now() - phase_since_);
+  auto text = std::string(nix::derivation_name(job_.drv)) + ": " + phase_ + ", " + std::to_string(age.count()) + " s";
+  if (memory_bytes_ > 0 && attempt_.at() == attempt::stage::building)
+    text += ", " + std::to_string(memory_bytes_ / 1'000'000) + " MB";
+  self_->doing(std::move(text));
+}
+
 void worker_state::report(std::string_view phase, std::string last_line, bool over) {
+  if (phase_ != phase) {
+    phase_ = phase;
+    phase_since_ = config_.clock->now();
+    show();
+  }
   self_->send(peers_.observatory, atom::progress_v,
               step_progress{job_.key, job_.drv, attempt_.token(), config_.node, std::string(phase), std::move(last_line), over});
 }

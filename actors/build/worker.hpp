@@ -102,6 +102,8 @@ private:
   void keep(const std::vector<realised_output>& outputs);
   void discard(bool committed);
   void scrap();
+  caf::result<ledger::done> drop(fence token);
+  void show();
   void report(std::string_view phase, std::string last_line = {}, bool over = false);
   void reject(failure kind, std::string reason);
   /// Runs blocking work on the pool; `done` on this actor with its error, or ec::none.
@@ -135,6 +137,9 @@ private:
   bool exited_ = false; ///< EXECUTOR, or its end, was heard
   bool holds_slot_ = true;
   std::uint64_t ticks_ = 0;
+  std::string phase_;                   ///< as it was last reported
+  rt::boot_clock::time_point phase_since_;
+  std::uint64_t memory_bytes_ = 0;      ///< of the builder, as it was last seen; 0 if nobody looked
 };
 
 } // namespace coppice::actors

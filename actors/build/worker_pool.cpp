@@ -48,6 +48,16 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
         offering_ = false;
         offer_slots();
       },
+      [this](atom::drain_atom, const drain_node& order) { return drain(order); },
+      [this](atom::partials_atom, const get_partials&) { return list_partials(); },
+      [this](atom::retry_atom, const retry_partial& order) { return retry_partial_now(order.key); },
+      [this](atom::drop_atom, const drop_partial& order) { return drop(order); },
+      [this](atom::drain_atom, std::uint64_t order, const machine_room& now, const caf::error& e) {
+        on_drained(order, now, e);
+      },
+      [this](atom::partials_atom, std::uint64_t question, partial_outputs& found, const caf::error& e) {
+        on_listed(question, found, e);
+      },
       [this](atom::poll_atom) { measure(); },
       [this](atom::done_atom, const machine_room& now, const caf::error& e) { on_measured(now, e); },
       [this](atom::stored_atom, const std::shared_ptr<const store::kept_listing>& kept, const caf::error& e) {
@@ -253,7 +263,7 @@ void worker_pool_state::resume(const store::kept_listing& kept, std::map<inhash,
 void worker_pool_state::offer_slots() {
   offer o{config_.worker.node, config_.born,     config_.slots,
           config_.slots,       config_.systems,  config_.features,
-          config_.io_slots,    config_.io_slots, {}};
+          config_.io_slots,    config_.io_slots, {}, room_.now()};
   const auto computing = busy_[false], waiting = busy_[true];
   o.slots_free -= std::min(computing, o.slots_free);
   o.io_slots_free -= std::min(waiting, o.io_slots_free);
@@ -281,7 +291,7 @@ void worker_pool_state::measure() {
     caf::anon_send(me, atom::done_v, now, std::move(e));
   };
   const bool posted = rt::post_and_send(
-      *config_.worker.watch_pool, [disks = config_.disks] { return measure_room(disks); },
+      *config_.worker.watch_pool, [c = config_.disks, mark = config_.drain_mark] { return measure_room(c, mark); },
       [told](expected<machine_room> r) { r ? told(*r, {}) : told({}, make_error(r.error())); },
       [told](const std::string& what) { told({}, make_error(ec::crashed, what)); });
   if (!posted) self_->later(config_.room_interval, atom::poll_v);
@@ -290,6 +300,10 @@ void worker_pool_state::measure() {
 void worker_pool_state::on_measured(const machine_room& now, const caf::error& e) {
   self_->later(config_.room_interval, atom::poll_v);
   if (e) return rt::log::warn("WORKER_POOL", "room for builds not measured error={}", to_string(from_caf(e)));
+  take_measure(now);
+}
+
+void worker_pool_state::take_measure(const machine_room& now) {
   const auto fitting = [this] {
     return std::min(room_.fits(busy_[false] + busy_[true]).builds, config_.slots + config_.io_slots);
   };

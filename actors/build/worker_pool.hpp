@@ -43,6 +43,7 @@ public:
     std::uint32_t io_slots = 4;
     reserve_settings reserve = {};
     std::vector<std::filesystem::path> disks = {}; ///< of store and state
+    std::filesystem::path drain_mark = {};         ///< see set_drain_mark()
     std::string limits_kept = {}; ///< by what means, for people
     std::chrono::milliseconds room_interval{1'000}; ///< between measurements of what the machine has left
     std::vector<std::string> systems, features;
@@ -50,6 +51,7 @@ public:
     std::chrono::milliseconds worker_timeout{3'600'000}; ///< in which a WORKER must have kept its outputs
     const rt::directory* directory;
     std::string workers_path; ///< of WORKERS_SUP
+    std::string uploads_path = {}; ///< of UPLOADS_SUP, where each STORE_UPLOADER has the name of its WORKER
     worker_maker make = make_worker;
     event_port events = {};
   };
@@ -85,6 +87,15 @@ private:
   void offer_slots();
   void measure();
   void on_measured(const machine_room& now, const caf::error& e);
+  void take_measure(const machine_room& now);
+  // orders of operators
+  caf::result<ledger::done> drain(const drain_node& order);
+  void on_drained(std::uint64_t order, const machine_room& now, const caf::error& e);
+  caf::result<partial_outputs> list_partials();
+  void on_listed(std::uint64_t question, partial_outputs& found, const caf::error& e);
+  caf::result<ledger::done> retry_partial_now(const inhash& key);
+  caf::result<ledger::done> drop(const drop_partial& order);
+  std::string upload_path(const inhash& key) const;
 
   rt::self<interface>* self_;
   config config_;
@@ -101,6 +112,9 @@ private:
   room room_;
   std::string short_of_; ///< as it was last offered
   std::uint64_t births_ = 0;
+  std::map<std::uint64_t, rt::reply<ledger::done>> drains_;       ///< not yet written down
+  std::map<std::uint64_t, rt::reply<partial_outputs>> listings_;  ///< not yet read
+  std::uint64_t orders_ = 0;
   bool ready_ = false; ///< what was there before a crash has had time to say so
   static constexpr std::chrono::milliseconds presence_wait{2'500};
 };

@@ -27,7 +27,9 @@ observatory_state::interface::behavior_type observatory_state::make_behavior() {
       if (!f.last.phase.empty()) self_->send(graph, atom::progress_v, f.last);
     },
     [this](atom::tree_atom, const caller&, const get_tree&) -> caf::result<actor_tree> {
-      return actor_tree{config_.node, config_.directory->describe()};
+      const auto wall = config_.clock->wall_now().time_since_epoch();
+      return actor_tree{config_.node, config_.directory->describe(),
+                        std::chrono::duration_cast<std::chrono::milliseconds>(wall).count()};
     },
     [this](atom::kill_atom, const caller& who, const kill_actor& k) -> caf::result<ledger::done> {
       rt::log::warn("OBSERVATORY", "actor killed by an operator path={} crash={} key={}", k.path, k.crash, who.name);

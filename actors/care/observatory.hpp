@@ -3,6 +3,7 @@
 #include "actors/events.hpp"
 #include "messages/interfaces.hpp"
 #include "runtime/actor.hpp"
+#include "runtime/clock.hpp"
 #include "runtime/ref.hpp"
 
 #include <map>

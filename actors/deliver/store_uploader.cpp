@@ -19,7 +19,8 @@ store_uploader_state::interface::behavior_type store_uploader_state::make_behavi
   self_->monitor(task_.worker);
   pack();
   return {
-      [this](atom::tick_atom) { put_ ? import_references() : pack(); },
+      [this](atom::retry_atom) { try_again(try_); },
+      [this](atom::tick_atom, std::uint64_t after) { try_again(after); },
       [this](atom::packed_atom, const packed_outputs& p, const caf::error& e) { on_packed(p, e); },
       [this](atom::stored_atom, const packed_outputs&, const caf::error& e) {
         if (e)
@@ -28,6 +29,13 @@ store_uploader_state::interface::behavior_type store_uploader_state::make_behavi
           register_blobs();
       },
   };
+}
+
+void store_uploader_state::try_again(std::uint64_t after) {
+  if (!pausing_ || after != try_) return;
+  pausing_ = false;
+  ++try_;
+  put_ ? import_references() : pack();
 }
 
 void store_uploader_state::pack() {
@@ -184,10 +192,12 @@ void store_uploader_state::finish() {
 void store_uploader_state::retry(const error& e) {
   rt::log::warn("STORE_UPLOADER", "not stored, tried again drv={} in_ms={} error={}", task_.drv.to_string(),
                 delay_.count(), to_string(e));
-  self_->doing("waiting to try " + std::string(task_.drv.name()) + " again: " + to_string(e));
+  self_->doing("waiting " + std::to_string(std::chrono::ceil<std::chrono::seconds>(delay_).count()) + " s to try " +
+               std::string(task_.drv.name()) + " again: " + to_string(e));
   if (!put_) packed_.reset();
   if (told_) self_->send(task_.worker, atom::failed_v, make_error(e));
-  self_->later(delay_, atom::tick_v);
+  pausing_ = true;
+  self_->later(delay_, atom::tick_v, try_);
   delay_ = std::min(delay_ * 2, config_.retry_max);
 }
 

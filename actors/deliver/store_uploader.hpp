@@ -58,6 +58,8 @@ private:
     bool present = false;
   };
   using batch = std::shared_ptr<std::vector<one>>; ///< handed to pool threads and back, never used by both
+  /// The pause after that try is over.
+  void try_again(std::uint64_t after);
   void pack();
   void on_packed(const packed_outputs& p, const caf::error& e);
   void ask_generations();
@@ -77,6 +79,8 @@ private:
   std::chrono::milliseconds delay_;
   bool told_ = false; ///< the WORKER knows the packed outputs
   bool put_ = false;  ///< every blob is registered: only what they refer to may not be there
+  bool pausing_ = false;
+  std::uint64_t try_ = 0; ///< tells the end of one pause from that of another
 };
 
 } // namespace coppice::actors

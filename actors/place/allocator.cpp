@@ -32,6 +32,15 @@ allocator_state::interface::behavior_type allocator_state::make_behavior() {
       placement_.on_offer(o, config_.clock->now(), out);
       perform(out);
     },
+    [this](atom::queue_atom, const get_queue& q) -> caf::result<job_queue> {
+      return placement_.page(q, config_.clock->now());
+    },
+    [this](atom::nodes_atom, const get_nodes&) -> caf::result<node_statuses> {
+      return placement_.machines(config_.clock->now());
+    },
+    [this](atom::explain_atom, const placing_query& q) -> caf::result<placing> {
+      return placement_.explain(q, config_.clock->now());
+    },
     [this](atom::tick_atom) {
       placement::effects out;
       placement_.tick(config_.clock->now(), out);

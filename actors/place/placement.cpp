@@ -1,6 +1,7 @@
 #include "actors/place/placement.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace coppice::actors {
 
@@ -24,7 +25,7 @@ bool placement::add(const coppice::job& j, time_point now, effects& out) {
     if (same && e.assigned) return true;
     if (same && j.priority <= e.job.priority) { // nothing new, but who asks again has not heard, or has forgotten
       e.told_unplaceable = false;
-      explain(e, out);
+      tell_unplaceable(e, out);
       return true;
     }
     if (!e.assigned) queue_of(e).erase(rank_of(e));
@@ -44,7 +45,7 @@ bool placement::add(const coppice::job& j, time_point now, effects& out) {
     found->second.since = now;
     enqueue(found->second);
   }
-  explain(found->second, out);
+  tell_unplaceable(found->second, out);
   place(now, out);
   return true;
 }
@@ -112,7 +113,7 @@ void placement::on_offer(const offer& o, time_point now, effects& out) {
   if (news)
     for (auto& queue : queues_)
       for (auto& r : queue)
-        explain(jobs_.at(std::get<3>(r)), out);
+        tell_unplaceable(jobs_.at(std::get<3>(r)), out);
   place(now, out);
 }
 
@@ -194,26 +195,29 @@ std::string placement::shortage() const {
   return why;
 }
 
-std::string placement::lacks(const machine& m, const coppice::job& j) {
+std::string placement::lacks(const machine& m, const demand& d) {
   auto has = [](const std::vector<std::string>& all, const std::string& x) {
     return std::find(all.begin(), all.end(), x) != all.end();
   };
-  if (!has(m.what.systems, j.system)) return "system '" + j.system + "'";
-  for (auto& f : j.features)
+  if (!has(m.what.systems, d.system)) return "system '" + d.system + "'";
+  for (auto& f : d.features)
     if (!has(m.what.features, f)) return "feature '" + f + "'";
   return {};
 }
 
-void placement::explain(entry& e, effects& out) {
-  if (machines_.empty() || e.told_unplaceable) return;
+void placement::tell_unplaceable(entry& e, effects& out) {
+  if (machines_.empty()) return;
   std::string why;
   for (auto& [id, m] : machines_) {
-    auto what = lacks(m, e.job);
-    if (what.empty()) return;
+    auto what = lacks(m, demand_of(e.job));
+    if (what.empty()) {
+      if (std::exchange(e.told_unplaceable, false)) out.emplace_back(unplaceable{e.job.key, {}});
+      return;
+    }
     why += (why.empty() ? "" : "; ") + id.value + " has no " + what;
   }
-  e.told_unplaceable = true;
-  out.emplace_back(unplaceable{e.job.key, "no machine can build it: " + why});
+  if (!std::exchange(e.told_unplaceable, true))
+    out.emplace_back(unplaceable{e.job.key, "no machine can build it: " + why});
 }
 
 void placement::place(time_point now, effects& out) {
@@ -232,7 +236,7 @@ void placement::place(bool io_bound, time_point now, effects& out) {
       const auto slots = free_of(m, io_bound);
       any_free = any_free || slots > 0;
       if (auto barred = e.barred.find(id); barred != e.barred.end() && barred->second == m.heard) continue;
-      if (slots > 0 && lacks(m, e.job).empty() && (!best || slots > free_of(*best, io_bound))) best = &m;
+      if (slots > 0 && lacks(m, demand_of(e.job)).empty() && (!best || slots > free_of(*best, io_bound))) best = &m;
     }
     if (!any_free) return;
     if (!best) {

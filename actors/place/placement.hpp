@@ -1,5 +1,6 @@
 #pragma once
 
+#include "messages/admin.hpp"
 #include "messages/pipeline.hpp"
 #include "runtime/clock.hpp"
 
@@ -35,7 +36,7 @@ public:
     node_id node;
     coppice::job job;
   };
-  /// No machine that offers itself could ever take it; `why` names what it lacks.
+  /// No machine that offers itself could ever take it; `why` names what they lack, and is empty once one could.
   struct unplaceable {
     inhash key;
     std::string why;
@@ -84,6 +85,14 @@ public:
   /// Why machines hold back slots that nothing runs in; empty if there is none, or nothing waits.
   std::string shortage() const;
 
+  // for people
+  /// What waits, most urgent first. Takes time for the offset.
+  job_queue page(const get_queue& q, time_point now) const;
+  /// The machines that are known.
+  node_statuses machines(time_point now) const;
+  /// Where a job waits, and why each machine does not take it.
+  placing explain(const placing_query& q, time_point now) const;
+
 private:
   struct entry {
     coppice::job job;
@@ -111,18 +120,33 @@ private:
   static rank rank_of(const entry& e);
   /// Back into the queue, or into it for the first time.
   void enqueue(entry& e);
+  /// What of a job a machine must have.
+  struct demand {
+    const std::string& system;
+    const std::vector<std::string>& features;
+    bool io_bound;
+  };
+  static demand demand_of(const coppice::job& j) { return {j.system, j.features, j.io_bound}; }
   /// Empty if the machine could take the job when it has a free slot, else what it lacks.
-  static std::string lacks(const machine& m, const coppice::job& j);
+  static std::string lacks(const machine& m, const demand& d);
+  /// Empty if it could take it now.
+  static std::string why_not(const machine& m, const demand& d);
+  std::string why_none(const demand& d) const;
+  queued_job describe(const entry& e, std::uint64_t position, time_point now) const;
   /// The slot of an assignment is free again.
   static void give_back(machine& m, const entry& e);
   /// The other side of slots_free in an offer.
   static std::uint32_t& free_of(machine& m, bool io_bound);
+  static std::uint32_t free_of(const machine& m, bool io_bound) {
+    return io_bound ? m.what.io_slots_free : m.what.slots_free;
+  }
   std::set<rank>& queue_of(const entry& e) { return queues_[e.job.io_bound]; }
+  const std::set<rank>& queue_of(const entry& e) const { return queues_[e.job.io_bound]; }
   std::set<inhash>& under_way(const entry& e) { return under_way_[e.node][e.job.io_bound]; }
   bool is_taken(const coppice::job& j, time_point now, effects& out);
   void place(time_point now, effects& out);
   void place(bool io_bound, time_point now, effects& out);
-  void explain(entry& e, effects& out);
+  void tell_unplaceable(entry& e, effects& out);
 
   options options_;
   std::map<inhash, entry> jobs_;

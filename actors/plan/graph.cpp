@@ -52,13 +52,9 @@ graph_state::interface::behavior_type graph_state::make_behavior() {
       found->second.phase = p.phase;
       found->second.last_line = p.last_line;
     },
-    [this](atom::waiting_atom, const waiting& w) {
-      if (w.key.empty())
-        waits_for_ = w.why;
-      else if (plan_ && config_.fail_unplaceable)
-        perform(plan_->on_unplaceable(w.key, w.why));
-    },
+    [this](atom::waiting_atom, const waiting& w) { on_waiting(w); },
     [this](atom::poll_atom, poll_request& p) { return on_poll(p); },
+    [this](atom::explain_atom, const explain_query& q) -> caf::result<step_answer> { return explain(q); },
     [this](atom::stop_atom) { stop(); },
     [this](atom::tick_atom) {
       repeat();
@@ -71,6 +67,7 @@ graph_state::interface::behavior_type graph_state::make_behavior() {
       answer_polls();
     },
     [this](atom::retry_atom, const inhash& key, fence token) {
+      retry_at_.erase(key);
       if (plan_) perform(plan_->on_retry(key, token));
     },
     [this](atom::ended_atom) { self_->quit(); },
@@ -164,7 +161,8 @@ void graph_state::compare_roots(const std::vector<ledger::lock_state>& rows) {
 
 void graph_state::plan_it(std::vector<plan_node> nodes) {
   plan_.emplace(std::move(nodes), closure_->roots(),
-                plan::options{request_.body.keep_going, request_.number, config_.retry_first, config_.retry_max});
+                plan::options{request_.body.keep_going, request_.number, config_.retry_first, config_.retry_max,
+                              config_.fail_unplaceable});
   for (auto& node : plan_->nodes()) lanes_.resize(std::max<std::size_t>(lanes_.size(), node.lane + 1));
   rt::log::info("GRAPH", "request planned id={} derivations={}", request_.id.to_string(), closure_->nodes().size());
   perform(plan_->start());
@@ -186,8 +184,10 @@ void graph_state::perform(plan::effects effects) {
       release(r->node, r->token);
     else if (auto* s = std::get_if<plan::substitute>(&e))
       substitute(s->node);
-    else if (auto* l = std::get_if<plan::retry_later>(&e))
+    else if (auto* l = std::get_if<plan::retry_later>(&e)) {
+      retry_at_.insert_or_assign(l->key, config_.clock->now() + l->delay);
       self_->later(l->delay, atom::retry_v, l->key, l->token);
+    }
     else if (auto* w = std::get_if<plan::lend>(&e))
       lent.keys.push_back(w->key);
     else if (auto* t = std::get_if<plan::tell>(&e))
@@ -318,8 +318,20 @@ void graph_state::release(std::uint32_t node, fence token) {
           });
 }
 
+void graph_state::on_waiting(const waiting& w) {
+  if (w.key.empty()) {
+    waits_for_ = w.why;
+    return;
+  }
+  auto& told = unplaceable_[w.key]; // ALLOCATOR repeats it
+  if (!plan_ || told == w.why) return;
+  told = w.why;
+  perform(plan_->on_unplaceable(w.key, w.why));
+}
+
 void graph_state::tell(step_event e) {
   auto now = config_.clock->now();
+  if (e.state != step_state::queued) unplaceable_.erase(e.key);
   if (e.state == step_state::building || e.state == step_state::partial) {
     auto& r = running_[e.key];
     r = {e.drv, e.key, e.token, e.node, 0, e.state == step_state::partial ? "waiting for the store" : "", ""};

@@ -59,7 +59,7 @@ public:
     std::size_t acquires_max = 256;                   ///< T5 on their way at once
     std::size_t queued_max = 2'048; ///< locks held without a worker, for each lane; further nodes wait here, unlocked
     std::size_t keys_per_read = 4'096;                ///< inhashes in one read of the ledger
-    bool fail_unplaceable = true; ///< a solo node: no other machine will ever come
+    bool fail_unplaceable = false;                    ///< see plan::options
     std::chrono::milliseconds retry_first{1'000}; ///< see plan::options
     std::chrono::milliseconds retry_max{60'000};
     event_port events = {};
@@ -121,6 +121,10 @@ private:
   request_progress answer_to(const poll_request& p) const;
   bool has_news(const poll_request& p) const;
   void wake_polls();
+  void on_waiting(const waiting& w);
+  step_answer explain(const explain_query& q) const;
+  step_view view_of(std::uint32_t node) const;
+  std::optional<std::uint32_t> find_node(const nix::store_path& path) const;
   lock_watcher_actor me() { return self_->stable(); }
 
   rt::self<interface>* self_;
@@ -143,6 +147,8 @@ private:
   std::map<inhash, unsigned> substitutions_;             ///< those that somebody's death ended, by times
   std::set<std::uint32_t> unadopted_;                    ///< nodes whose T19 was not answered
   std::set<std::string> complaints_;                     ///< told already
+  std::map<inhash, std::string> unplaceable_;            ///< why no machine can take it, as it was told
+  std::map<inhash, rt::boot_clock::time_point> retry_at_; ///< ends of delays
 
   std::vector<lane> lanes_; ///< never changes its size once the plan is made
   std::size_t acquiring_ = 0;

@@ -185,6 +185,13 @@ plan::effects plan::on_unplaceable(const inhash& key, const std::string& why) {
   effects out;
   for (auto i : nodes_of(key)) {
     if (steps_[i].at != life::queued && steps_[i].at != life::waiting) continue;
+    if (!options_.fail_unplaceable) {
+      auto e = event_of(i);
+      e.text = why;
+      out.emplace_back(tell{std::move(e)});
+      continue;
+    }
+    if (why.empty()) continue;
     if (steps_[i].at == life::queued) out.emplace_back(release{i, steps_[i].token});
     fail_step(i, {nodes_[i].drv, key, {}, failure::unplaceable, why, {}}, out);
   }
@@ -299,6 +306,14 @@ const std::vector<std::uint32_t>& plan::nodes_of(const inhash& key) const {
 }
 
 const std::vector<realised_output>& plan::outputs(std::uint32_t i) const { return jobs_.at(nodes_[i].key).outputs; }
+
+std::vector<std::uint32_t> plan::lacking(std::uint32_t i) const {
+  auto inputs = nodes_[i].inputs;
+  for (auto& [producer, users] : late_dependants_)
+    if (std::find(users.begin(), users.end(), i) != users.end()) inputs.push_back(producer);
+  std::erase_if(inputs, [&](auto input) { return steps_[input].at == life::done; });
+  return inputs;
+}
 
 step_state plan::state(std::uint32_t i) const {
   auto& s = steps_[i];

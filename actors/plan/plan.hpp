@@ -1,5 +1,6 @@
 #pragma once
 
+#include "messages/admin.hpp"
 #include "messages/client.hpp"
 #include "messages/ledger.hpp"
 
@@ -36,6 +37,7 @@ struct plan_root {
 /// inhash share one job.
 class plan {
 public:
+  using life = step_life;
   /// Are these inhashes realised? Answer by on_rows().
   struct ask {
     std::vector<inhash> keys;
@@ -90,6 +92,8 @@ public:
     /// After a try that came to nothing; doubled with each further one, up to retry_max.
     std::chrono::milliseconds retry_first{1'000};
     std::chrono::milliseconds retry_max{60'000};
+    /// A step that no machine can take fails, instead of waiting for a machine that can.
+    bool fail_unplaceable = false;
   };
 
   /// `nodes` form no cycle (store::unpack_closure has seen to that).
@@ -114,7 +118,7 @@ public:
   effects on_acquire_failed(const inhash& key);
   /// The delay of retry_later is over.
   effects on_retry(const inhash& key, fence token);
-  /// No machine can ever take it; `why` says so.
+  /// No machine that is there can ever take it; `why` says so, and is empty once one can.
   effects on_unplaceable(const inhash& key, const std::string& why);
   /// The request ended elsewhere (cancelled, say): lets go of what is held.
   effects stop();
@@ -152,6 +156,10 @@ public:
   /// Nodes of this lane whose lock is ours and that have no worker.
   std::size_t queued(std::uint32_t lane) const { return queued_[lane]; }
   step_state state(std::uint32_t i) const;
+  step_life life_of(std::uint32_t i) const { return steps_[i].at; }
+  bool is_upstream(std::uint32_t i) const { return steps_[i].upstream; }
+  /// The nodes that it waits for, and those that failed it.
+  std::vector<std::uint32_t> lacking(std::uint32_t i) const;
   failure failure_of(std::uint32_t i) const { return steps_[i].kind; }
   /// The realised outputs of a finished node.
   const std::vector<realised_output>& outputs(std::uint32_t i) const;
@@ -159,20 +167,6 @@ public:
   const std::vector<failed_step>& failures() const { return failures_; }
 
 private:
-  enum class life : std::uint8_t {
-    unknown,       ///< nobody asked for it yet
-    asked,         ///< existence is being asked
-    wanted,        ///< not there: must be built, waits for inputs
-    ready,         ///< every input is there
-    delayed,       ///< the same, but the last try came to nothing, and the next one has to wait
-    acquiring,     ///< T5 is on its way
-    waiting,       ///< somebody else holds the lock, or it is realised and not yet published
-    queued,        ///< ours, looks for a worker
-    building,      ///< a worker has it
-    done,          ///< realised and published
-    failed,        ///< by itself
-    not_attempted, ///< an input failed
-  };
   struct step {
     life at = life::unknown;
     std::uint32_t waits = 0; ///< inputs not done

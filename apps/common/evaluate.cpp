@@ -155,6 +155,13 @@ command instantiate_command(const std::string& program, const evaluation& what, 
   return result;
 }
 
+expected<nix::store_path> parse_store_path(std::string_view text) {
+  while (text.ends_with('/')) text.remove_suffix(1);
+  auto path = nix::store_path::from_base_name(text.substr(text.rfind('/') + 1));
+  if (!path) return fail(ec::invalid, fmt::format("'{}' is no store path: {}", text, path.error().what));
+  return *path;
+}
+
 expected<request_root> parse_root(std::string_view text) {
   request_root root;
   const auto slash = text.rfind('/');

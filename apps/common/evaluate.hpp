@@ -48,6 +48,9 @@ expected<std::vector<request_root>> parse_instantiated(std::string_view text);
 /// "…-x.drv", "…-x.drv!out,dev" or a path of such a file: the last component as a root, and the wanted outputs.
 expected<request_root> parse_root(std::string_view text);
 
+/// A store path in full, or its last component alone.
+expected<nix::store_path> parse_store_path(std::string_view text);
+
 /// Evaluates; each line of the evaluator's messages goes to `message` as it comes. Fails with `not_found` if there is
 /// no nix-instantiate, `invalid` if it fails, `shutdown` if it was interrupted or `stop` became true.
 expected<std::vector<request_root>> evaluate(const evaluation& what, const eval_store& store,

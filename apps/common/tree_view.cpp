@@ -43,16 +43,34 @@ std::string what_of(const actor_status& status) {
   return text;
 }
 
+/// What fits beside the name; each column costs what its heading takes.
+struct columns_shown {
+  explicit columns_shown(std::size_t width)
+      : uptime(width == 0 || width >= 90), handled(width == 0 || width >= 110), counts(width == 0 || width >= 70) {}
+  bool uptime, handled, counts;
+
+  std::vector<std::string> cells(std::string name, std::string state, std::string up, std::string restarts,
+                                 std::string mailbox, std::string done, std::string doing) const {
+    std::vector<std::string> row{std::move(name), std::move(state)};
+    if (uptime) row.push_back(std::move(up));
+    if (counts) row.insert(row.end(), {std::move(restarts), std::move(mailbox)});
+    if (handled) row.push_back(std::move(done));
+    row.push_back(std::move(doing));
+    return row;
+  }
+};
+
 void add_rows(std::vector<std::vector<std::string>>& rows, const actor_branch& branch, const std::string& name,
-              const std::string& indent) {
+              const std::string& indent, const columns_shown& shown, std::size_t name_max) {
   const auto& s = branch.status;
-  rows.push_back({name, std::string(to_string(s.state)), duration_text(std::chrono::milliseconds{s.uptime_ms}),
-                  std::to_string(s.restarts), std::to_string(s.mailbox), what_of(s)});
+  rows.push_back(shown.cells(name_max ? fitted(name, name_max) : name, std::string(to_string(s.state)),
+                             duration_text(std::chrono::milliseconds{s.uptime_ms}), std::to_string(s.restarts),
+                             std::to_string(s.mailbox), std::to_string(s.handled), what_of(s)));
   for (const auto& child : branch.children) {
     const bool last = &child == &branch.children.back();
     const auto& path = child.status.path;
     add_rows(rows, child, indent + (last ? "└─ " : "├─ ") + cleaned(path.substr(path.rfind('/') + 1)),
-             indent + (last ? "   " : "│  "));
+             indent + (last ? "   " : "│  "), shown, name_max);
   }
 }
 
@@ -90,8 +108,10 @@ nlohmann::json tree_json(const actor_branch& top) {
 }
 
 std::vector<std::string> tree_lines(const actor_branch& top, const std::string& node, std::size_t width) {
-  std::vector<std::vector<std::string>> rows{{"ACTOR", "STATE", "UPTIME", "RESTARTS", "MAILBOX", "DOING"}};
-  add_rows(rows, top, cleaned(node), "");
+  const columns_shown shown(width);
+  std::vector<std::vector<std::string>> rows{
+      shown.cells("ACTOR", "STATE", "UPTIME", "RESTARTS", "MAILBOX", "HANDLED", "DOING")};
+  add_rows(rows, top, cleaned(node), "", shown, width / 2);
   return table(rows, width);
 }
 

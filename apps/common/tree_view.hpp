@@ -23,7 +23,8 @@ actor_branch as_tree(const std::vector<actor_status>& actors);
 /// {path, state, restarts, uptime_s, mailbox, children, …}, nested.
 nlohmann::json tree_json(const actor_branch& top);
 
-/// Lines with box characters, at most `width` columns wide (0: no limit); `node` stands for the top's name.
+/// Lines with box characters, at most `width` columns wide (0: no limit), with what fits of each actor; `node` stands for
+/// the top's name.
 std::vector<std::string> tree_lines(const actor_branch& top, const std::string& node, std::size_t width);
 
 } // namespace coppice::app

@@ -1,9 +1,10 @@
 #include "apps/coppice-admin/commands.hpp"
 
-#include "apps/common/console.hpp"
+#include "apps/common/display.hpp"
 #include "apps/common/evaluate.hpp"
 #include "apps/common/report.hpp"
-#include "apps/common/tree_view.hpp"
+#include "apps/common/text.hpp"
+#include "apps/coppice-admin/output.hpp"
 #include "runtime/curve.hpp"
 #include "runtime/settings.hpp"
 
@@ -11,18 +12,12 @@
 #include <nlohmann/json.hpp>
 
 #include <iostream>
-#include <thread>
 
 namespace coppice::app {
 namespace {
 
 /// Attempts asked for at once.
 constexpr std::size_t page_rows_max = 1000;
-
-void print_table(const std::vector<std::vector<std::string>>& rows) {
-  for (const auto& line : table(rows, output_size().width))
-    std::cout << line << '\n';
-}
 
 std::string ended_text(const ledger::attempt_row& attempt) {
   return attempt.ended_ms ? duration_text(std::chrono::milliseconds{*attempt.ended_ms - attempt.started_ms}) : "";
@@ -38,30 +33,6 @@ std::string memory_text(const build_usage& usage) {
 }
 
 } // namespace
-
-expected<void> tree_command(farm& f, bool watch, bool json) {
-  live_block screen;
-  while (true) {
-    auto tree = f.ask<actor_tree>("observatory", "tree", get_tree{});
-    if (!tree) return tl::unexpected(tree.error());
-    const auto top = as_tree(tree->actors);
-    const auto size = output_size();
-    if (json) {
-      std::cout << json_text(tree_json(top)) << std::endl;
-    } else if (watch && size.width > 0 && size.height > 2) {
-      auto lines = tree_lines(top, tree->node.value, size.width - 1);
-      lines.resize(std::min(lines.size(), size.height - 2));
-      lines.emplace_back(); // where the shell goes on after Ctrl-C
-      std::cout << screen.draw({}, lines, size) << std::flush;
-    } else {
-      for (const auto& line : tree_lines(top, tree->node.value, size.width))
-        std::cout << line << '\n';
-      std::cout.flush();
-    }
-    if (!watch) return {};
-    std::this_thread::sleep_for(std::chrono::seconds{1});
-  }
-}
 
 expected<void> attempts_command(farm& f, const attempts_options& options, bool json) {
   ledger::read_attempts query;
@@ -86,7 +57,7 @@ expected<void> attempts_command(farm& f, const attempts_options& options, bool j
     query.before_ms = page->rows.back().started_ms;
   }
   if (!json) print_table(rows);
-  std::cout.flush();
+  print_age(counted(rows.size() - 1, "attempt", "attempts"));
   return {};
 }
 
@@ -100,7 +71,7 @@ expected<void> locks_command(farm& f, bool json) {
                     short_name(row.drv), row.key.to_string()});
   }
   if (!json) print_table(rows);
-  std::cout.flush();
+  print_age(counted(rows.size() - 1, "lock", "locks"));
   return {};
 }
 
@@ -117,7 +88,7 @@ expected<void> failures_command(farm& f, std::size_t count, bool json) {
                     cleaned(row.reason.substr(0, row.reason.find('\n')))});
   }
   if (!json) print_table(rows);
-  std::cout.flush();
+  print_age(counted(rows.size() - 1, "failure", "failures"));
   return {};
 }
 

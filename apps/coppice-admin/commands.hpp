@@ -1,7 +1,8 @@
 #pragma once
 
 #include "apps/common/farm.hpp"
-#include "messages/client.hpp"
+#include "messages/admin.hpp"
+#include "runtime/signals.hpp"
 
 #include <optional>
 #include <string>
@@ -9,8 +10,34 @@
 /// The commands of `coppice-admin`: each prints its facts on standard output.
 namespace coppice::app {
 
-/// Draws the actors of the node once, or once a second for ever.
-expected<void> tree_command(farm& f, bool watch, bool json);
+/// Draws the actors of the node once.
+expected<void> tree_command(farm& f, bool json);
+
+/// Draws them once a second until the program is interrupted, in place on a terminal; `stop` is the farm's. Gives the
+/// exit code. `signals` must have been made first in main.
+int watch_tree_command(const farm_options& options, rt::signals& signals, bool json);
+
+struct queue_options {
+  std::size_t count = 100;
+  std::size_t offset = 0;
+};
+/// Jobs that wait for a machine, most urgent first.
+expected<void> queue_command(farm& f, const queue_options& options, bool json);
+
+/// Open requests of all clients, and the newest `count` others.
+expected<void> requests_command(farm& f, std::size_t count, bool json);
+
+expected<void> nodes_command(farm& f, bool json);
+
+expected<void> drain_command(farm& f, const drain_node& order, bool json);
+
+/// `what` is a store path.
+expected<void> gone_command(farm& f, const std::string& what, bool json);
+
+expected<void> partial_list_command(farm& f, bool json);
+/// `what` is a derivation, or "all".
+expected<void> partial_retry_command(farm& f, const std::string& what, bool json);
+expected<void> partial_drop_command(farm& f, const std::string& what, bool json);
 
 struct attempts_options {
   std::size_t count = 1000;

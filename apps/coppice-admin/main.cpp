@@ -14,6 +14,10 @@ struct command_line {
   std::size_t failures = 100;
   std::string forget;
   kill_actor kill;
+  queue_options queue;
+  std::size_t requests = 20;
+  std::string drain_why;
+  std::string gone, retry, drop;
   events_options events;
   keygen_options keygen;
   bool watch = false;
@@ -37,7 +41,54 @@ int run(int argc, char** argv) {
   auto* tree =
       add_command(app, line, "tree", "draw the tree of actors",
                   "Examples:\n  coppice-admin tree --watch\n  coppice-admin tree --json | jq .children[].path");
-  tree->add_flag("-w,--watch", line.watch, "draw it again every second");
+  tree->add_flag("-w,--watch", line.watch, "draw it again every second, until Ctrl-C");
+  auto* queue = add_command(app, line, "queue", "list what waits for a machine, in order, and why",
+                            "Examples:\n  coppice-admin queue -n 20\n"
+                            "  coppice-admin queue -n 100000 --json | jq -r .drv    # all of it, in pages\n"
+                            "POS counts among what waits for the same kind of slot. Order: priority, then the number of\n"
+                            "steps above it in its request (PATH), then age. A request places at most some thousands of\n"
+                            "steps at a time; 'coppice explain DRV' tells of any step.");
+  queue->add_option("-n", line.queue.count, "how many")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  queue->add_option("--offset", line.queue.offset, "leave out the first ones")->type_name("N");
+  auto* requests = add_command(app, line, "requests", "list the requests of all clients: all open ones, and the newest others",
+                               "Examples:\n  coppice-admin requests -n 0      # only open ones\n"
+                               "  coppice-admin requests --json | jq 'select(.state == \"open\") | .id'");
+  requests->add_option("-n", line.requests, "how many that are over, at most 1000")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  auto* nodes = add_command(app, line, "nodes", "list the machines: slots, systems, features, what is free, drained or not",
+                            "Examples:\n  coppice-admin nodes\n"
+                            "  coppice-admin nodes --json | jq 'select(.drained) | .node'\n"
+                            "HEARD says how old the line is: machines repeat their offer every few seconds.");
+  auto* drain = add_command(app, line, "drain", "have this machine finish what it runs and take nothing more",
+                            "Examples:\n  coppice-admin drain --why 'new disks'\n"
+                            "  until [ \"$(coppice-admin locks --json | wc -l)\" = 0 ]; do sleep 5; done; reboot\n"
+                            "It stays drained over restarts, until 'undrain'. What waits, waits.");
+  drain->add_option("--why", line.drain_why, "for those who ask why nothing is built")->type_name("TEXT");
+  auto* undrain = add_command(app, line, "undrain", "have this machine take work again", "Example:\n  coppice-admin undrain");
+  auto* gone = add_command(app, line, "gone", "say that the store has lost a path",
+                           "Example:\n  coppice-admin gone /nix/store/0a1b…-hello-2.12\n"
+                           "What is left of it in the binary cache is removed; nothing is answered with it any more. It is\n"
+                           "built again when somebody needs it; a source must be submitted again.");
+  gone->add_option("PATH", line.gone, "the store path")->required()->type_name("");
+  auto* partial = app.add_subcommand("partial", "outputs that are built and not yet uploaded");
+  partial->require_subcommand(1);
+  partial->footer("Examples:\n  coppice-admin partial list\n  coppice-admin partial retry all");
+  auto* partial_list = add_command(*partial, line, "list", "list them, and what their upload is doing",
+                                           "Example:\n  coppice-admin partial list --json | jq -r .drv");
+  auto* partial_retry = add_command(*partial, line, "retry", "upload now instead of after the pause",
+                                            "Examples:\n  coppice-admin partial retry all\n"
+                                            "  coppice-admin partial retry /nix/store/0a1b…-hello.drv");
+  partial_retry->add_option("DRV", line.retry, "the derivation, or all")->required()->type_name("");
+  auto* partial_drop = add_command(
+      *partial, line, "drop", "give the built outputs up, so that the derivation is built again when somebody wants it",
+      "Example:\n  coppice-admin partial drop /nix/store/0a1b…-hello.drv\n"
+      "Only what is listed now is dropped: the token that the list shows must still be the one they are held under.");
+  partial_drop->add_option("DRV", line.drop, "the derivation, or all")->required()->type_name("");
   auto* attempts = add_command(
       app, line, "attempts", "list the attempts at builds, newest first",
       "Examples:\n  coppice-admin attempts -n 20\n  coppice-admin attempts --drv /nix/store/0a1b…-hello.drv --json");
@@ -90,13 +141,26 @@ int run(int argc, char** argv) {
   app.footer("Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 the farm could not be reached.");
   if (const int done = parse_command_line(app, argc, argv); done >= 0) return done;
 
-  const std::atomic<bool> never{false};
   const bool json = line.farm.json;
+  if (tree->parsed() && line.watch) {
+    rt::signals signals;
+    return watch_tree_command(line.farm, signals, json);
+  }
+  const std::atomic<bool> never{false};
   const auto command = [&]() -> expected<void> {
     if (keygen->parsed()) return keygen_command(line.keygen, line.farm.state_dir, json);
     auto found = farm::find(line.farm, never);
     if (!found) return tl::unexpected(found.error());
-    if (tree->parsed()) return tree_command(*found, line.watch, json);
+    if (tree->parsed()) return tree_command(*found, json);
+    if (queue->parsed()) return queue_command(*found, line.queue, json);
+    if (requests->parsed()) return requests_command(*found, line.requests, json);
+    if (nodes->parsed()) return nodes_command(*found, json);
+    if (drain->parsed()) return drain_command(*found, {{}, true, line.drain_why}, json);
+    if (undrain->parsed()) return drain_command(*found, {{}, false, {}}, json);
+    if (gone->parsed()) return gone_command(*found, line.gone, json);
+    if (partial_list->parsed()) return partial_list_command(*found, json);
+    if (partial_retry->parsed()) return partial_retry_command(*found, line.retry, json);
+    if (partial_drop->parsed()) return partial_drop_command(*found, line.drop, json);
     if (attempts->parsed()) return attempts_command(*found, line.attempts, json);
     if (locks->parsed()) return locks_command(*found, json);
     if (events->parsed()) return events_command(*found, line.events, json);

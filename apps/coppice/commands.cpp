@@ -1,5 +1,7 @@
 #include "apps/coppice/commands.hpp"
 
+#include "apps/common/admin_report.hpp"
+#include "apps/common/evaluate.hpp"
 #include "apps/common/report.hpp"
 #include "runtime/random.hpp"
 
@@ -176,6 +178,22 @@ expected<int> cancel_command(client& c, const cancel_request& what, bool json) {
     std::cout << json_text({{"id", what.id.to_string()}, {"state", to_string(done->state)}}) << '\n';
   else
     std::cout << fmt::format("request {}: {}\n", what.id.to_string(), to_string(done->state));
+  return exit_built;
+}
+
+expected<int> explain_command(client& c, const std::string& what, bool json) {
+  auto path = parse_store_path(what);
+  if (!path) return tl::unexpected(path.error());
+  if (auto connected = c.connect(); !connected) return tl::unexpected(connected.error());
+  auto found = c.ask<explanation>("inspector", "explain", explain_query{*path});
+  if (!found) return tl::unexpected(found.error());
+  const auto width = output_size().width;
+  if (json)
+    std::cout << json_text(explanation_json(*found)) << '\n';
+  else
+    for (const auto& line : explanation_lines(*found, *path))
+      std::cout << (width ? fitted(line, width) : line) << '\n';
+  std::cout.flush();
   return exit_built;
 }
 

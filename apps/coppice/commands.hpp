@@ -19,6 +19,9 @@ expected<int> status_command(client& c, const request_id& id, bool json);
 
 expected<int> cancel_command(client& c, const cancel_request& what, bool json);
 
+/// `what` is a derivation, or an output of one.
+expected<int> explain_command(client& c, const std::string& what, bool json);
+
 struct log_options {
   std::string what; ///< a derivation, or "<inhash>-<fence>"
   bool follow = false;

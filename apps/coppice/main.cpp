@@ -17,7 +17,7 @@ struct command_line {
   farm_options farm;
   build_options build;
   log_options log;
-  std::string id;
+  std::string id, explain;
   bool let_finish = false;
   bool quiet = false;
 };
@@ -138,6 +138,19 @@ CLI::App* add_log(CLI::App& app, command_line& line) {
   return log;
 }
 
+CLI::App* add_explain(CLI::App& app, command_line& line) {
+  auto* explain = app.add_subcommand("explain", "say why a derivation is not built yet");
+  explain->add_option("PATH", line.explain, "a derivation, or an output of one")->required()->type_name("");
+  add_common(*explain, line);
+  explain->footer("Examples:\n"
+                  "  coppice explain /nix/store/0a1b…-hello.drv\n"
+                  "  coppice explain /nix/store/9x8y…-hello --json | jq .state\n"
+                  "It tells what the farm's own schedulers know: the inputs that it waits for, who holds its lock, its\n"
+                  "place in the queue and what is ahead, why each machine does not take it, when it is tried again, and\n"
+                  "how former attempts ended. Exit codes: 0 explained, 2 usage, 3 the farm could not be reached.");
+  return explain;
+}
+
 int with_id(client& c, const command_line& line, const std::function<expected<int>(const request_id&)>& command) {
   return c.run([&]() -> expected<int> {
     if (line.id.empty()) return command({});
@@ -167,6 +180,7 @@ int run(int argc, char** argv) {
                                 "Examples:\n  coppice cancel 5f2c…\n  coppice cancel --let-finish 5f2c…");
   cancel->add_flag("--let-finish", line.let_finish, "start nothing new; what runs is finished and kept");
   const auto* log = add_log(app, line);
+  const auto* explain = add_explain(app, line);
   app.footer(fmt::format("Examples:\n  coppice build default.nix -A all\n  coppice status\n  coppice build --help\n{}",
                          exit_codes));
   if (const int done = parse_command_line(app, argc, argv); done >= 0) return done;
@@ -175,6 +189,7 @@ int run(int argc, char** argv) {
   const bool json = line.farm.json;
   if (build->parsed()) return c.run([&] { return build_command(c, line.build, json); });
   if (submit->parsed()) return c.run([&] { return submit_command(c, line.build, json); });
+  if (explain->parsed()) return c.run([&] { return explain_command(c, line.explain, json); });
   if (log->parsed()) return c.run([&] { return log_command(c, line.log, json); });
   return with_id(c, line, [&](const request_id& id) {
     if (status->parsed()) return status_command(c, id, json);

@@ -37,6 +37,8 @@ public:
     return {
         [](atom::changed_atom, const ledger::lock_state&) {},
         [](atom::exited_atom, const build_exit&) {},
+        [](atom::progress_atom, const build_look&) {},
+        [](atom::drop_atom, fence) -> caf::result<ledger::done> { return ledger::done{}; },
         [](atom::packed_atom, const packed_outputs&) -> caf::result<ledger::done> { return ledger::done{}; },
         [](atom::failed_atom, failure, const std::string&) {},
         [](atom::stored_atom, const packed_outputs&) {},

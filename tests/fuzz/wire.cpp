@@ -54,7 +54,11 @@ constexpr std::array kinds{&read<submit_request>,
                            &read<job>,
                            &read<ledger::changed>,
                            &read<follow_events>,
-                           &read<event_page>};
+                           &read<event_page>,
+                           &read<get_queue>,
+                           &read<drain_node>,
+                           &read<drop_partial>,
+                           &read<explanation>};
 
 } // namespace
 

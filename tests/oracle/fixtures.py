@@ -60,7 +60,7 @@ class Fixtures(farm.TestCase):
         names = list(self.expected)
         drvs = farm.Nix(self.scratch).instantiate(os.path.join(graph, "drvs.nix"), *[w for n in names for w in ("-A", n)])
         self.drvs = dict(zip(names, drvs))
-        self.node = self.new_farm(settings='features = ["big-parallel", "kvm"]\n')
+        self.node = self.new_farm(settings='features = ["big-parallel", "kvm"]\n[failures]\nfail_unplaceable = true\n')
 
     def build(self, name, code):
         done = self.ends_with(self.node.build(self.drvs[name], "--json"), code)
@@ -99,7 +99,7 @@ class Fixtures(farm.TestCase):
                 for line in self.expected[name]["buildError"]:
                     self.assertIn(normalised(line), said)
 
-    def test_what_no_machine_can_build_is_refused(self):
+    def test_what_no_machine_can_build_is_refused_if_so_told(self):
         for name, (result, words) in OWN_WORDS.items():
             with self.subTest(name):
                 done, root = self.build(name, FAILED)

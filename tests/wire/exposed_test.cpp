@@ -33,6 +33,18 @@ TEST_CASE("every handler that takes a caller is a method, and no other is") {
   }
 }
 
+TEST_CASE("what an operator orders needs an admin, what he asks does not") {
+  rt::registry r;
+  r.expose("inspector", inspector_actor{},
+           {{"drain", role::admin}, {"retry", role::admin}, {"drop", role::admin}, {"gone", role::admin}});
+  for (auto m : {"drain", "retry", "drop", "gone"}) {
+    CHECK(code(r.find("inspector", m, {"x", role::submitter})) == ec::forbidden);
+    CHECK(r.find("inspector", m, {"x", role::admin}));
+  }
+  for (auto m : {"queue", "nodes", "partials", "explain"}) CHECK(r.find("inspector", m, {"x", role::observer}));
+  CHECK(code(r.find("inspector", "done", {"x", role::admin})) == ec::unsupported);
+}
+
 TEST_CASE("a method needs its role or a higher one") {
   auto r = both();
   for (auto [held, allowed] :

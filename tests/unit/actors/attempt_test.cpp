@@ -98,6 +98,37 @@ const words the_late_end{"discard", "end"}; // the slot is free since the output
 
 } // namespace
 
+TEST_CASE("outputs that wait for the store are dropped under their token, and the lock is given back") {
+  life l;
+  l.to(stage::storing);
+  CHECK_FALSE(l.a.may_drop({7}));
+  CHECK_FALSE(l.a.may_drop({9}));
+  REQUIRE(l.a.may_drop({8}));
+  l(l.a.on_dropped("an operator"));
+  CHECK(l.one<attempt::release>().token == fence{8});
+  CHECK(l.one<attempt::release>().why == failure::cancelled);
+  CHECK(l(l.a.on_stored(outputs(1))).said().empty()); // too late
+  l(l.a.on_settled());
+  CHECK(l.said() == the_late_end);
+  CHECK_FALSE(l.one<attempt::discard>().committed);
+}
+
+TEST_CASE("outputs whose token is lost are dropped without a word to the ledger") {
+  life l;
+  l.to(stage::reclaiming);
+  CHECK_FALSE(l.a.may_drop({7}));
+  REQUIRE(l.a.may_drop({9}));
+  CHECK(l(l.a.on_dropped("an operator")).said() == the_late_end);
+}
+
+TEST_CASE("nothing is dropped before it is built or once it is being committed") {
+  for (auto s : {stage::building, stage::packing, stage::keeping, stage::committing, stage::failing}) {
+    life l;
+    l.to(s);
+    CHECK_FALSE(l.a.may_drop({8}));
+  }
+}
+
 TEST_CASE("an attempt that goes well fetches, starts, runs, packs, keeps, stores, commits and ends") {
   life l;
   CHECK(l(l.a.begin()).said() == words{"fetch"});

@@ -501,6 +501,70 @@ TEST_CASE("a job that waits becomes unplaceable when a machine says it lost the 
   CHECK(b.told.size() == 1);
 }
 
+TEST_CASE("a job that no machine could take is told when one that could offers itself, busy or not") {
+  bench b;
+  auto j = job_of("vm");
+  j.features = {"kvm"};
+  b.offers(offer_of("oak", 1));
+  b.add(j);
+  REQUIRE(b.told.size() == 1);
+  b.offers(offer_of("elm", 0, {"kvm"}));
+  CHECK(b.told.back() == "vm: ");
+  b.offers(offer_of("elm", 0, {"kvm"}));
+  CHECK(b.told.size() == 2);
+}
+
+TEST_CASE("the queue is shown in its order, in pages, with the reason of each") {
+  bench b;
+  b.offers(offer_of("oak", 0));
+  b.add(job_of("a"));
+  auto vm = job_of("vm", 1, 3);
+  vm.features = {"kvm"};
+  b.add(vm);
+  auto fetch = job_of("fetch", 1, 1);
+  fetch.io_bound = true;
+  b.add(fetch);
+  b.add(job_of("b"));
+  b.now += 7s;
+  auto all = b.p.page({0, 100}, b.now);
+  CHECK(all.total == 4);
+  REQUIRE(all.rows.size() == 4);
+  names order;
+  for (auto& row : all.rows) order.push_back(bench::name_of(row.key));
+  CHECK(order == names{"vm", "fetch", "a", "b"});
+  CHECK(all.rows[0].why.find("oak has no feature 'kvm'") == 0);
+  CHECK(all.rows[2].why.find("oak has no free slot") == 0);
+  CHECK(all.rows[3].position == 3); // of those that compute
+  CHECK(all.rows[1].position == 1); // of those that wait for network or disk
+  CHECK(all.rows[3].waiting_ms == 7000);
+  auto page = b.p.page({2, 1}, b.now);
+  REQUIRE(page.rows.size() == 1);
+  CHECK(page.rows[0] == all.rows[2]);
+}
+
+TEST_CASE("who asks hears what is ahead of a job and why each machine does not take it") {
+  bench b;
+  auto full = offer_of("oak", 0);
+  full.short_of = "is drained: new disks";
+  b.offers(full);
+  b.offers(offer_of("pine", 0));
+  auto foreign = offer_of("yew", 1);
+  foreign.systems = {"aarch64-linux"};
+  b.offers(foreign);
+  for (auto name : {"x", "y", "z"}) b.add(job_of(name));
+  auto j = job_of("z");
+  auto p = b.p.explain({j.key, j.system, j.features, j.io_bound}, b.now);
+  REQUIRE(p.job);
+  CHECK(p.job->position == 3);
+  CHECK(p.total == 3);
+  REQUIRE(p.ahead.size() == 2);
+  CHECK(bench::name_of(p.ahead[0].key) == "x");
+  REQUIRE(p.machines.size() == 3);
+  CHECK(p.machines[0] == machine_reason{{"oak"}, "is drained: new disks"});
+  CHECK(p.machines[1].why.find("has no free slot") == 0);
+  CHECK(p.machines[2].why == "has no system '" + j.system + "'");
+}
+
 TEST_CASE("a job is lent the priority of whoever else wants it, and keeps it when it is placed again") {
   bench b;
   b.add(job_of("old", 1, 0));

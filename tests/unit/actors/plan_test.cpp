@@ -81,8 +81,18 @@ struct farm {
   std::uint64_t tokens = 0, number;
   bool discovered = false;
 
-  farm(const std::string& text, bool keep_going = false, std::vector<std::string> roots = {}, std::uint64_t request_number = 5)
-    : g(text), p(g.nodes, root_indices(roots), plan::options{keep_going, request_number}), number(request_number) {}
+  farm(const std::string& text, bool keep_going = false, std::vector<std::string> roots = {}, std::uint64_t request_number = 5,
+       bool fail_unplaceable = false)
+      : g(text)
+      , p(g.nodes, root_indices(roots), options_of(keep_going, request_number, fail_unplaceable))
+      , number(request_number) {}
+  static plan::options options_of(bool keep_going, std::uint64_t request_number, bool fail_unplaceable) {
+    plan::options o;
+    o.keep_going = keep_going;
+    o.request_number = request_number;
+    o.fail_unplaceable = fail_unplaceable;
+    return o;
+  }
   std::vector<std::uint32_t> root_indices(const std::vector<std::string>& names) {
     if (names.empty()) return {0};
     std::vector<std::uint32_t> r;
@@ -611,8 +621,36 @@ TEST_CASE("two derivations with one inhash: when the worker dies one of them tri
   CHECK(f.over == request_state::succeeded);
 }
 
-TEST_CASE("what no machine can take fails at once, with the reason, and gives its lock back") {
-  farm f("all <- app, other", true);
+TEST_CASE("what no machine can take waits, with the reason, and is built once one can") {
+  farm f("all <- app, other");
+  f.start();
+  f.run(f.p.on_unplaceable(key_of("app"), "no machine has system 'riscv64-linux'"));
+  CHECK(f.told.at("app").state == step_state::queued);
+  CHECK(f.told.at("app").text == "no machine has system 'riscv64-linux'");
+  CHECK(f.released.empty());
+  f.built("other");
+  CHECK_FALSE(f.over);
+  f.run(f.p.on_unplaceable(key_of("app"), ""));
+  CHECK(f.told.at("app").text.empty());
+  f.building("app");
+  f.built("app");
+  f.built("all");
+  CHECK(f.over == request_state::succeeded);
+}
+
+TEST_CASE("a step tells what it waits for, and what failed it") {
+  farm f("all <- a, b; a <- c", true);
+  f.start();
+  CHECK(f.p.lacking(f.g.index.at("all")).size() == 2);
+  CHECK(f.p.life_of(f.g.index.at("a")) == step_life::wanted);
+  f.built("c");
+  CHECK(f.p.lacking(f.g.index.at("a")).empty());
+  f.built("a");
+  CHECK(f.p.lacking(f.g.index.at("all")) == std::vector<std::uint32_t>{f.g.index.at("b")});
+}
+
+TEST_CASE("if so told, what no machine can take fails at once, with the reason, and gives its lock back") {
+  farm f("all <- app, other", true, {}, 5, true);
   f.start();
   f.run(f.p.on_unplaceable(key_of("app"), "no machine has system 'riscv64-linux'"));
   CHECK(f.told.at("app").failure == failure::unplaceable);

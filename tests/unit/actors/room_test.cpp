@@ -2,6 +2,10 @@
 
 #include <catch2/catch.hpp>
 
+#include <unistd.h>
+
+#include <fstream>
+
 using namespace coppice;
 using namespace coppice::actors;
 
@@ -59,11 +63,33 @@ TEST_CASE("without reserves all fit that the floors leave any room for") {
 }
 
 TEST_CASE("this machine is measured, and a disk that is not there is an error") {
-  auto here = measure_room({"/", "/tmp"});
+  auto here = measure_room({"/", "/tmp"}, {});
   REQUIRE(here);
   CHECK(here->memory_available_bytes > 0);
   CHECK(here->memory_available_bytes <= here->memory_bytes);
-  auto nowhere = measure_room({"/nowhere/at/all"});
+  auto nowhere = measure_room({"/nowhere/at/all"}, {});
   REQUIRE_FALSE(nowhere);
   CHECK(nowhere.error().what.find("/nowhere/at/all") != std::string::npos);
+}
+
+TEST_CASE("on a drained machine nothing fits, and the reason is the operator's") {
+  room r{reserve(1, 1, 0, 0)};
+  r.on_measured({1'000, 1'000, 1'000, "new disks"});
+  CHECK(r.fits(0).builds == 0);
+  CHECK(r.fits(0).short_of == "is drained: new disks");
+  r.on_measured({1'000, 1'000, 1'000, ""});
+  CHECK(r.fits(0).builds > 0);
+}
+
+TEST_CASE("a machine is drained as long as its mark is there, whoever made it") {
+  auto mark = std::filesystem::temp_directory_path() / ("drained-" + std::to_string(::getpid()));
+  auto drained = [&] { return measure_room({"/"}, mark).value().drained; };
+  CHECK(drained().empty());
+  REQUIRE(set_drain_mark(mark, true, "new disks"));
+  CHECK(drained() == "new disks");
+  std::ofstream{mark}.flush(); // by hand, with touch
+  CHECK_FALSE(drained().empty());
+  REQUIRE(set_drain_mark(mark, false, ""));
+  REQUIRE(set_drain_mark(mark, false, "")); // said twice
+  CHECK(drained().empty());
 }

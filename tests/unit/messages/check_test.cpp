@@ -106,6 +106,17 @@ TEST_CASE("an actor's path is short printable text from the root") {
     CHECK(refused(kill_actor{p, false}));
 }
 
+TEST_CASE("an operator's words are short printable text, and his pages bounded") {
+  CHECK(check(drain_node{{"oak"}, true, "new disks"}));
+  CHECK(refused(drain_node{{"oak"}, true, std::string(drain_why_bytes_max + 1, 'x')}));
+  CHECK(refused(drain_node{{"oak"}, true, "two\nlines"}));
+  CHECK(refused(drain_node{{"\x1b[2J"}, true, {}}));
+  CHECK(check(get_queue{1'000'000, rows_max}));
+  CHECK(refused(get_queue{0, rows_max + 1}));
+  CHECK(refused(retry_partial{}));
+  CHECK(refused(drop_partial{}));
+}
+
 TEST_CASE("a message as text shows its fields and cuts what is long") {
   poll_request m;
   m.after = 3;

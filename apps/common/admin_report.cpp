@@ -1,0 +1,108 @@
+#include "apps/common/admin_report.hpp"
+
+#include "apps/common/display.hpp"
+#include "apps/common/text.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace coppice::app {
+namespace {
+
+using nlohmann::json;
+
+double seconds(std::int64_t ms) {
+  return static_cast<double>(ms) / 1000;
+}
+
+std::string ago(std::int64_t ms) {
+  return duration_text(std::chrono::milliseconds{ms});
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const auto& word : words)
+    text += (text.empty() ? "" : ",") + cleaned(word);
+  return text;
+}
+
+std::string slots_text(std::uint32_t free, std::uint32_t all) {
+  return fmt::format("{}/{}", free, all);
+}
+
+} // namespace
+
+json queued_job_json(const queued_job& job) {
+  return {{"position", job.position},
+          {"drv", job.drv.to_string()},
+          {"inhash", job.key.to_string()},
+          {"request", job.request.to_string()},
+          {"priority", job.priority},
+          {"critical_path", job.critical_path},
+          {"io_bound", job.io_bound},
+          {"waiting_s", seconds(job.waiting_ms)},
+          {"why", job.why}};
+}
+
+table_rows queue_rows(const std::vector<queued_job>& jobs) {
+  table_rows rows{{"POS", "SLOT", "PRIO", "PATH", "WAITING", "REQUEST", "DERIVATION", "WHY"}};
+  for (const auto& job : jobs)
+    rows.push_back({std::to_string(job.position), job.io_bound ? "io" : "cpu", std::to_string(job.priority),
+                    std::to_string(job.critical_path), ago(job.waiting_ms), job.request.to_string().substr(0, 8),
+                    short_name(job.drv), job.why.empty() ? "is being placed" : cleaned(job.why)});
+  return rows;
+}
+
+json node_json(const node_status& node) {
+  const auto& o = node.what;
+  return {{"node", o.node.value},
+          {"slots", o.slots},
+          {"slots_free", o.slots_free},
+          {"io_slots", o.io_slots},
+          {"io_slots_free", o.io_slots_free},
+          {"systems", o.systems},
+          {"features", o.features},
+          {"memory_bytes", o.room.memory_bytes},
+          {"memory_available_bytes", o.room.memory_available_bytes},
+          {"disk_free_bytes", o.room.disk_free_bytes},
+          {"drained", !o.room.drained.empty()},
+          {"drained_why", o.room.drained},
+          {"short_of", o.short_of},
+          {"heard_s", seconds(node.heard_ms)}};
+}
+
+table_rows node_rows(const node_statuses& nodes) {
+  table_rows rows{{"NODE", "STATE", "FREE", "FREE IO", "MEMORY", "DISK", "HEARD", "SYSTEMS", "FEATURES", "WHY"}};
+  for (const auto& node : nodes.rows) {
+    const auto& o = node.what;
+    const auto state = !o.room.drained.empty() ? "drained" : !o.short_of.empty() ? "short" : "ready";
+    rows.push_back({cleaned(o.node.value), state, slots_text(o.slots_free, o.slots),
+                    slots_text(o.io_slots_free, o.io_slots), bytes_text(o.room.memory_available_bytes),
+                    bytes_text(o.room.disk_free_bytes), ago(node.heard_ms) + " ago", joined(o.systems),
+                    joined(o.features), cleaned(o.short_of)});
+  }
+  return rows;
+}
+
+json partial_json(const partial_output& output) {
+  auto paths = json::array();
+  for (const auto& path : output.outputs)
+    paths.push_back(path.to_string());
+  return {{"inhash", output.key.to_string()},
+          {"token", output.token.value},
+          {"drv", output.drv.to_string()},
+          {"node", output.node.value},
+          {"outputs", std::move(paths)},
+          {"nar_bytes", output.nar_bytes},
+          {"doing", output.doing}};
+}
+
+table_rows partial_rows(const partial_outputs& outputs) {
+  table_rows rows{{"TOKEN", "NODE", "SIZE", "DERIVATION", "INHASH", "DOING"}};
+  for (const auto& row : outputs.rows)
+    rows.push_back({std::to_string(row.token.value), cleaned(row.node.value), bytes_text(row.nar_bytes),
+                    short_name(row.drv), row.key.to_string().substr(0, 12), cleaned(row.doing)});
+  return rows;
+}
+
+} // namespace coppice::app

@@ -1,0 +1,284 @@
+"""What an operator sees and orders: coppice-admin, and coppice explain."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import unittest
+import urllib.error
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import farm
+from farm import CANCELLED, OK, UNREACHABLE, USAGE, drv_name, wait_until
+from terminal import Terminal
+
+
+class Admin(farm.TestCase):
+    def start(self, **options):
+        self.node = self.new_farm(**options)
+        return self.node
+
+    def lines(self, *words):
+        return self.ends_with(self.node.admin(*words, "--json"), OK).json()
+
+    def order(self, *words):
+        return self.ends_with(self.node.admin(*words), OK)
+
+    def explain(self, path):
+        """The explanation, and the same for people."""
+        found, = self.ends_with(self.node.coppice("explain", path, "--json"), OK).json()
+        return found, self.ends_with(self.node.coppice("explain", path), OK).out
+
+    def explained_as(self, path, state):
+        def look():
+            found, text = self.explain(path)
+            return found["state"] == state and (found, text)
+        return wait_until(f"{drv_name(path)} is explained as {state}", look)
+
+    def path_of(self, kind):
+        return next(p for p, a in self.node.actors().items() if a["kind"] == kind)
+
+
+class Tree(Admin):
+    def test_it_shows_what_each_actor_does_and_how_much_it_did(self):
+        self.start().submit(*self.instantiate('step "slow" "sleep 1000"'))
+        self.builders(self.node)
+        worker = wait_until("the worker's phase is shown", lambda: (lambda a: re.search(r"slow: \w+, \d+ s", a["doing"]) and a)(
+            next(a for a in self.node.actors().values() if a["kind"] == "worker")))
+        self.assertGreater(worker["handled"], 0)
+        tree, = self.lines("tree")
+        self.assertGreater(tree["as_of"], 1.5e9)
+        text = self.order("tree").out
+        self.assertRegex(text, r"ACTOR +STATE +UPTIME +RESTARTS +MAILBOX +HANDLED +DOING\n")
+        self.assertRegex(text, r"allocator .* 0 jobs waiting, \d+ slots and \d+ I/O slots free")
+        self.assertRegex(text, r"\(\d+ actors, as of 20")
+
+    def test_watch_repaints_in_place_says_how_old_it_is_and_leaves_on_ctrl_c(self):
+        self.start()
+        terminal = Terminal(self.node.client("coppice-admin", "tree", "--watch"), {**self.scratch.env, "TERM": "xterm"}, 120, 40)
+        self.addCleanup(terminal.close)
+        terminal.shows("HANDLED(.|\n)*allocator(.|\n)*Ctrl-C leaves")
+        for width, height in ((60, 40), (24, 10), (100, 30)):
+            terminal.resize(width, height)
+            drawn = terminal.screen.draws
+            wait_until("it is drawn anew", lambda: terminal.read() or terminal.screen.draws > drawn)
+            wraps, drawn = terminal.screen.wraps, terminal.screen.draws
+            wait_until("and again", lambda: terminal.read() or terminal.screen.draws > drawn)
+            self.assertEqual(terminal.screen.wraps, wraps)
+            self.assertEqual("\n".join("".join(row) for row in terminal.screen.rows).count("ACTOR"), 1)
+        self.node.daemon.send(signal.SIGSTOP)
+        terminal.shows("s ago: the node does not answer")
+        self.node.daemon.send(signal.SIGCONT)
+        terminal.shows("Ctrl-C leaves")
+        terminal.process.send_signal(signal.SIGINT)
+        self.assertEqual(terminal.end(), OK)
+
+
+class Explain(Admin):
+    def test_a_chain_is_explained_from_its_first_step_to_its_end(self):
+        top, first = self.instantiate('let first = step "first" "sleep 100000 || true; echo > $out"; in [ (step "top" "cat ${first} > $out") first ]')
+        other, = self.instantiate('step "other" "echo > $out"', name="other")
+        self.start(jobs=1)
+        found, text = self.explain(top)
+        self.assertEqual(found["state"], "unknown")
+        request = self.node.submit(top)
+        self.builders(self.node)
+        self.node.submit(top)
+        self.node.submit(other)
+        found, text = self.explained_as(top, "waits_for_inputs")
+        self.assertIn("top: it waits for 1 input\n", text)
+        self.assertIn("first: building", text)
+        self.assertEqual(found["requests"][0]["inputs"], [{"drv": "/nix/store/" + farm.base_name(first), "state": "building"}])
+        wait_until("both requests are told", lambda: len(self.explain(top)[0]["requests"]) == 2)
+        found, text = self.explained_as(first, "building")
+        self.assertEqual(found["lock"]["phase"], "building")
+        self.assertRegex(text, r"building +on \S+ for [0-9.]+ s: ")
+        self.assertRegex(text, r"lock +building under token \d+ on \S+, since 20")
+        found, text = self.explained_as(other, "queued")
+        self.assertEqual((found["place"]["position"], found["place"]["total"]), (1, 1))
+        self.assertRegex(text, r"machine +\S+ has no free slot \(1\)")
+        self.end_sleepers()
+        self.ends_with(self.node.coppice("wait", request), OK)
+        found, text = self.explained_as(first, "built")
+        output, = re.findall(r"output +(/nix/store/\S+)", text)
+        self.assertEqual(self.explained_as(output, "built")[0]["drv"], found["drv"])
+
+    def test_the_queue_is_in_order_and_says_what_is_ahead(self):
+        one, two, urgent = self.instantiate('[ (step "one" "exit 1") (step "two" "exit 1") (step "urgent" "exit 1") ]')
+        self.start()
+        self.order("drain", "--why", "new disks")
+        for drv in (one, two):
+            self.node.submit(drv)
+            wait_until("it waits", lambda: self.explain(drv)[0]["state"] == "queued")
+        self.node.submit(urgent, "--priority", "7")
+        wait_until("all wait", lambda: len(self.lines("queue")) == 3)
+        self.assertEqual([(drv_name(j["drv"]), j["position"]) for j in self.lines("queue")], [("urgent", 1), ("one", 2), ("two", 3)])
+        self.assertEqual([drv_name(j["drv"]) for j in self.lines("queue", "-n", "1", "--offset", "1")], ["one"])
+        self.assertRegex(self.order("queue").out, r"2 +cpu +0 +0 .* one +\S+ is drained: new disks - by ")
+        found, text = self.explain(two)
+        self.assertEqual([drv_name(j["drv"]) for j in found["place"]["ahead"]], ["urgent", "one"])
+        self.assertIn("it waits for a machine, as number 3 of 3", text)
+
+    def test_a_long_queue_comes_in_pages(self):
+        drvs = self.instantiate('step "top" (toString (map (n: step "leaf-${toString n}" "exit 1") (builtins.genList (n: n) 1100)))')
+        self.start()
+        self.order("drain")
+        self.node.submit(*drvs)
+        wait_until("all wait", lambda: len(self.lines("queue", "-n", "5000")) == 1100)
+        jobs = self.lines("queue", "-n", "5000")
+        self.assertEqual([j["position"] for j in jobs], list(range(1, 1101)))
+        self.assertEqual(len({j["inhash"] for j in jobs}), 1100)
+        self.assertIn("… 100 of 1100; --offset 100 goes on", self.order("queue").out)
+
+    def test_what_no_machine_can_build_waits_and_says_so_at_once(self):
+        drv, = self.instantiate('make { system = "riscv64-linux"; } "foreign" "echo > $out"')
+        vm, = self.instantiate('make { requiredSystemFeatures = [ "quantum" ]; } "vm" "echo > $out"', name="vm")
+        self.start()
+        client = self.node.build(drv, start=True)
+        wait_until("the client is told", lambda: re.search("waiting foreign: no machine can build it: .* has no system 'riscv64-linux'", client.err()))
+        self.assertTrue(client.running())
+        found, text = self.explain(drv)
+        self.assertEqual(found["state"], "queued")
+        self.assertRegex(text, r"machine +\S+ has no system 'riscv64-linux'")
+        self.node.submit(vm)
+        self.assertRegex(self.explained_as(vm, "queued")[1], r"machine +\S+ has no feature 'quantum'")
+        client.send(signal.SIGINT)
+        self.ends_with(client.end(), CANCELLED)
+        self.still_serves(self.node)
+
+    def test_a_failure_is_explained_by_its_attempts(self):
+        drv, = self.instantiate('step "bad" "exit 3"')
+        self.start().build(drv)
+        found, text = self.explain(drv)
+        self.assertEqual(found["state"], "failed")
+        self.assertEqual([a["result"] for a in found["attempts"]], ["build_failed"])
+        self.assertRegex(text, r"failed +build_failed \(1 counted\): .*exit code 3")
+
+    def test_what_is_no_store_path_is_refused(self):
+        self.assertIn("no store path", self.ends_with(self.start().coppice("explain", "hello"), USAGE).err)
+
+
+class Orders(Admin):
+    def test_a_drained_machine_finishes_takes_nothing_and_stays_so_over_restarts(self):
+        slow, later = self.instantiate('[ (step "slow" "sleep 2; echo > $out") (step "later" "echo > $out") ]')
+        self.start()
+        running = self.node.submit(slow)
+        self.builders(self.node)
+        self.order("drain", "--why", "new disks")
+        waiting = self.node.build(later, start=True)
+        self.ends_with(self.node.coppice("wait", running), OK)
+        wait_until("the client is told", lambda: "is drained: new disks" in waiting.err())
+
+        def drained():
+            nodes = self.lines("nodes")
+            return nodes and nodes[0]["drained"] and not nodes[0]["slots_free"] and not nodes[0]["io_slots_free"]
+        wait_until("the machine is drained", drained)
+        self.assertRegex(self.order("nodes").out, r"drained +0/2 ")
+        self.order("kill", self.path_of("worker-pool"))
+        self.node.kill()
+        self.node.start()
+        wait_until("the machine is drained after a restart", drained)
+        self.assertRegex(self.explained_as(later, "queued")[1], r"machine +\S+ is drained: new disks")
+        self.assertEqual(self.node.attempts_at("later"), [])
+        self.order("undrain")
+        self.ends_with(waiting.end(), OK)
+        self.assertFalse(self.lines("nodes")[0]["drained"])
+
+    def test_what_is_gone_is_built_again_when_somebody_needs_it(self):
+        lib, app = self.instantiate('let lib = step "lib" "date +%s%N > $out"; in [ lib (step "app" "cat ${lib} > $out") ]')
+        self.start()
+        root, = self.ends_with(self.node.build(lib, "--json"), OK).json()
+        path = root["outputs"]["out"]
+        self.assertIn("gone: " + path, self.order("gone", path).out)
+        with self.assertRaises(urllib.error.HTTPError):
+            self.node.narinfo(path)
+        self.assertEqual(self.node.attempts_at("lib"), ["success"])
+        self.ends_with(self.node.build(app), OK)
+        self.assertEqual(self.node.attempts_at("lib"), ["success", "success"])
+        self.assertEqual(self.node.narinfo(path)["StorePath"], path)
+        never = "/nix/store/" + "0" * 32 + "-never"
+        self.assertIn(never, self.ends_with(self.node.admin("gone", never), USAGE).err)
+
+    @unittest.skipUnless(os.geteuid() == 0, "mounting needs root")
+    def test_outputs_that_cannot_be_uploaded_are_listed_retried_and_dropped(self):
+        drv, = self.instantiate('step "made" "sleep 100000 || true; date +%s%N > $out"')
+        self.start()
+        submitter = self.key("submitter")
+        client = self.node.build(drv, start=True)
+        self.builders(self.node)
+        # temporary files on another file system: every put fails when it is renamed into place
+        store = os.path.join(self.node.state, "cache", ".tmp")
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", store], check=True)
+        try:
+            self.end_sleepers()
+
+            def stuck():
+                rows = self.lines("partial", "list")
+                return rows and "again: " in rows[0]["doing"] and rows[0]
+            row = wait_until("the outputs are kept", stuck)
+            self.assertEqual(drv_name(row["drv"]), "made")
+            self.assertGreater(row["nar_bytes"], 0)
+            self.assertRegex(self.order("partial", "list").out, r"\d+ +\S+ +\d+ B +made ")
+            self.order("partial", "retry", drv)
+            wait_until("it is stuck again", stuck)
+            for verb in ("retry", "drop"):
+                self.assertIn("needs role admin", self.ends_with(self.node.admin("partial", verb, "all", "--key", submitter), UNREACHABLE).err)
+            self.order("partial", "drop", drv)
+            self.end_sleepers()
+            again = wait_until("it is built again", lambda: (lambda r: r and r["token"] > row["token"] and r)(stuck()))
+            self.assertEqual(self.node.attempts_at("made"), ["cancelled", "running"])
+            self.assertEqual(again["inhash"], row["inhash"])
+        finally:
+            subprocess.run(["umount", store], check=True)
+        self.order("partial", "retry", "all")
+        self.ends_with(client.end(), OK)
+        self.assertEqual(self.node.attempts_at("made"), ["cancelled", "success"])
+        self.assertEqual(self.lines("partial", "list"), [])
+        self.assertIn("made.drv", self.ends_with(self.node.admin("partial", "drop", drv), USAGE).err)
+
+    def test_requests_of_all_clients_are_listed(self):
+        bad, long = self.instantiate('[ (step "bad" "exit 1") (step "long" "sleep 1000") ]')
+        self.start().build(bad)
+        opened = self.node.submit(long)
+        self.builders(self.node)
+        rows = {r["state"]: r for r in self.lines("requests")}
+        self.assertEqual(set(rows), {"failed", "open"})
+        self.assertEqual(rows["open"]["id"], opened)
+        wait_until("its step is counted", lambda: self.lines("requests", "-n", "0")[0]["steps"]["building"] == 1)
+        self.assertRegex(self.order("requests").out, f"{opened} +open .* 0/1 +1 +0 +long")
+
+    def key(self, role):
+        """The file of a new key of that role, which is let in."""
+        file = self.scratch.file(role + ".toml")
+        block = self.order("keygen", role, "--role", role, "--out", file).out
+        with open(os.path.join(self.node.state, "authorized.toml"), "a", encoding="utf-8") as f:
+            f.write("\n" + block)
+        return file
+
+    def test_orders_need_the_key_of_an_admin_and_questions_do_not(self):
+        self.start()
+        drv, = self.instantiate('step "x" "echo > $out"')
+        submitter = ("--key", self.key("submitter"))
+        nothing = "/nix/store/" + "0" * 32 + "-x"
+        for words in (["drain"], ["undrain"], ["gone", nothing], ["kill", self.path_of("allocator")], ["forget-failure", "all"]):
+            with self.subTest(words):
+                done = self.ends_with(self.node.admin(*words, *submitter), UNREACHABLE)
+                self.assertRegex(done.err, "needs role admin, and key submitter has role submitter")
+        for words in (["tree"], ["queue"], ["requests"], ["nodes"], ["partial", "list"], ["attempts"], ["locks"], ["failures"]):
+            with self.subTest(words):
+                self.order(*words, *submitter)
+        self.ends_with(self.node.coppice("explain", drv, *submitter), OK)
+        self.assertFalse(self.lines("nodes")[0]["drained"])
+
+    def test_every_command_teaches_by_an_example(self):
+        commands = [["tree"], ["queue"], ["requests"], ["nodes"], ["drain"], ["undrain"], ["gone"], ["partial"], ["partial", "list"],
+                    ["partial", "retry"], ["partial", "drop"], ["attempts"], ["locks"], ["failures"], ["forget-failure"], ["kill"], ["keygen"]]
+        for words in commands:
+            with self.subTest(words):
+                done = self.ends_with(self.scratch.run([os.path.join(farm.BIN, "coppice-admin"), *words, "--help"]), OK)
+                self.assertRegex(done.out, r"Examples?:\n +(\S+ )*coppice-admin " + " ".join(words[:1]))
+
+
+if __name__ == "__main__":
+    farm.main()
