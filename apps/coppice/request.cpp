@@ -123,8 +123,11 @@ expected<request_body> submit(client& c, const build_options& options, const req
     auto lacks = find_lacking(c, *closure, body.closure);
     if (!lacks) return tl::unexpected(lacks.error());
     c.transferring("uploading");
-    if (auto sent = upload(*lacks, *closure, located->objects, body.closure, *bytes, c.transfers()); !sent)
+    if (auto sent = upload(*lacks, *closure, located->objects, body.closure, *bytes, c.transfers()); !sent) {
+      // the ticket was over, or died with who gave it: the next answer bears another one
+      if (sent.error().code == ec::forbidden && i < submit_tries_max) continue;
       return tl::unexpected(sent.error());
+    }
     c.doing("submitting");
     auto taken = c.ask<accepted>("gateway", "submit", submit_request{id, body});
     if (taken) {

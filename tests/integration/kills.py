@@ -124,7 +124,9 @@ class RandomKills(farm.TestCase):
 
     def build_under_kills(self, node, killer, count, drv):
         """Until the build is over, with that many kills or (if it is over before) a few less."""
+        before = len(node.attempts())
         client = node.build(drv, start=True)
+        wait_until("something is built", lambda: len(node.attempts()) > before or not client.running())
         killer.kill_until(killer.killed + count, lambda: not client.running())
         self.ends_with(client.end(), OK)
         self.assertTrue(node.alive())

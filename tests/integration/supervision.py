@@ -152,5 +152,15 @@ class Reconcile(Supervision):
         self.assertIn(("placements", 1), [(e["text"], e["count"]) for e in told])
 
 
+class Upload(Supervision):
+    def test_a_client_whose_ticket_died_with_who_gave_it_asks_for_another(self):
+        sources = 'map (i: builtins.toFile "source-${toString i}" "${word} ${toString i}") (builtins.genList (i: i) 300)'
+        client = self.node.build(*self.instantiate(f'step "all" "cat ${{toString ({sources})}} > $out"'), start=True)
+        for _ in range(3):
+            wait_until("it serves", lambda: self.actor("/deliver/cache-server")["state"] == "up")
+            self.ends_with(self.node.admin("kill", self.root + "/deliver/cache-server"), OK)
+        self.ends_with(client.end(), OK)
+
+
 if __name__ == "__main__":
     farm.main()
