@@ -57,10 +57,11 @@ step_view graph_state::view_of(std::uint32_t node) const {
     for (auto i : lacking)
       v.inputs.push_back({plan_->node(i).drv, plan_->life_of(i)});
   }
-  if (v.life == step_life::ready) {
-    auto& in = lanes_[n.lane];
-    auto place = in.ready.find({-static_cast<std::int64_t>(plan_->critical_path(node)), node});
-    v.ready_ahead = static_cast<std::uint64_t>(std::distance(in.ready.begin(), place));
+  // PLAN has said that it is to be acquired; here it may still wait for those before it
+  auto& in = lanes_[n.lane].ready;
+  if (auto place = in.find({-static_cast<std::int64_t>(plan_->critical_path(node)), node}); place != in.end()) {
+    v.life = step_life::ready;
+    v.ready_ahead = static_cast<std::uint64_t>(std::distance(in.begin(), place));
     v.text = std::to_string(plan_->queued(n.lane)) + " steps of the request wait for a machine already, and at most " +
              std::to_string(config_.queued_max) + " do at a time";
   }

@@ -121,15 +121,18 @@ class Explain(Admin):
         self.assertIn("it waits for a machine, as number 3 of 3", text)
 
     def test_a_long_queue_comes_in_pages(self):
-        drvs = self.instantiate('step "top" (toString (map (n: step "leaf-${toString n}" "exit 1") (builtins.genList (n: n) 1100)))')
+        top, = self.instantiate('step "top" (toString (map (n: step "leaf-${toString n}" "exit 1") (builtins.genList (n: n) 2100)))')
         self.start()
         self.order("drain")
-        self.node.submit(*drvs)
-        wait_until("all wait", lambda: len(self.lines("queue", "-n", "5000")) == 1100)
+        self.node.submit(top)
+        wait_until("as many wait as a request may place", lambda: len(self.lines("queue", "-n", "5000")) == 2048)
         jobs = self.lines("queue", "-n", "5000")
-        self.assertEqual([j["position"] for j in jobs], list(range(1, 1101)))
-        self.assertEqual(len({j["inhash"] for j in jobs}), 1100)
-        self.assertIn("… 100 of 1100; --offset 100 goes on", self.order("queue").out)
+        self.assertEqual([j["position"] for j in jobs], list(range(1, 2049)))
+        self.assertEqual(len({j["inhash"] for j in jobs}), 2048)
+        self.assertIn("… 100 of 2048; --offset 100 goes on", self.order("queue").out)
+        placed = {j["drv"] for j in jobs}
+        left = (set(re.findall(r"/nix/store/\S{32}-leaf-\d+\.drv", farm.read(top))) - placed).pop()
+        self.assertRegex(self.explained_as(left, "waits_for_lock")[1], r"it is ready, and waits behind \d+ steps? of its request\n")
 
     def test_what_no_machine_can_build_waits_and_says_so_at_once(self):
         drv, = self.instantiate('make { system = "riscv64-linux"; } "foreign" "echo > $out"')
