@@ -67,6 +67,21 @@ class FailingBuilds(farm.TestCase):
                                    r" +specified: sha256-\S{43}=\n +got:    sha256-\S{43}=\n")
         self.assertEqual([a["result"] for a in self.node.attempts()], ["hash_mismatch"])
 
+    def test_what_a_builder_leaves_running_ends_with_it(self):
+        drv, = self.instantiate('step "forks" "(setsid sleep 1000 > /dev/null 2>&1 &); sleep 1; echo > $out"')
+        client = self.node.build(drv, start=True)
+        self.builders(self.node)
+        self.ends_with(client.end(), OK)
+        self.builders_gone({})
+
+
+class Unplaceable(farm.TestCase):
+    """On a farm whose settings say that nothing waits for a machine that nobody has."""
+
+    def setUp(self):
+        super().setUp()
+        self.node = self.new_farm(settings="[failures]\nfail_unplaceable = true\n")
+
     def test_an_unknown_system_is_refused_by_name(self):
         done = self.ends_with(self.node.build(BROKEN, "-A", "unknown"), FAILED)
         self.assertRegex(done.err, "no machine .*pdp11-unix")
@@ -76,13 +91,6 @@ class FailingBuilds(farm.TestCase):
     def test_an_unknown_feature_is_refused_by_name(self):
         drv, = self.instantiate('make { requiredSystemFeatures = [ "warp-drive" ]; } "fast" "echo > $out"')
         self.assertRegex(self.ends_with(self.node.build(drv), FAILED).err, "no machine .*warp-drive")
-
-    def test_what_a_builder_leaves_running_ends_with_it(self):
-        drv, = self.instantiate('step "forks" "(setsid sleep 1000 > /dev/null 2>&1 &); sleep 1; echo > $out"')
-        client = self.node.build(drv, start=True)
-        self.builders(self.node)
-        self.ends_with(client.end(), OK)
-        self.builders_gone({})
 
 
 class BadInput(farm.TestCase):
