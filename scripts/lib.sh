@@ -12,7 +12,7 @@ packages=(
   libcurl4-openssl-dev libcpp-httplib-dev
   libtomlplusplus-dev libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libexpected-dev
   prometheus-cpp-dev # prometheus itself is fetched without being installed: tests/support/fetch-prometheus.sh
-  catch2 python3 clang-14 libclang-rt-14-dev
+  catch2 python3 python3-zmq python3-msgpack clang-14 libclang-rt-14-dev
   bubblewrap nix-bin dpkg-dev curl ca-certificates openssl git
 )
 
