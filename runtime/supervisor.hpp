@@ -1,7 +1,7 @@
 #pragma once
 
+#include "runtime/child_group.hpp"
 #include "runtime/ref.hpp"
-#include "runtime/restart_policy.hpp"
 
 #include <caf/allowed_unsafe_message_type.hpp>
 
@@ -12,14 +12,6 @@
 
 /// Supervision trees: who starts, stops and restarts whom.
 namespace coppice::rt {
-
-/// Which children follow when one is restarted.
-enum class strategy : std::uint8_t {
-  one_for_one,  ///< none
-  one_for_all,  ///< all
-  rest_for_one, ///< those declared after it
-  dynamic       ///< none; children also come and go at run time
-};
 
 struct child_options {
   restart_kind kind = restart_kind::permanent;

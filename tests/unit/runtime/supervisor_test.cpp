@@ -399,6 +399,30 @@ TEST_CASE("a constructor that takes too long is a death, and the next incarnatio
   CHECK(rt::shut_down_and_wait(system, root, 10s));
 }
 
+TEST_CASE("a constructor that takes too long while its supervisor stops does not hold up the shutdown") {
+  threaded_config cfg;
+  cfg.set("scheduler.max-threads", std::size_t{3});
+  std::latch entered{1}, release{1};
+  std::atomic<int> births{-1}; // the second one is slow
+  caf::actor_system system{cfg};
+  rt::directory dir{system};
+  rt::tree tree{dir, "/t", calm_options()};
+  rt::child_options o;
+  o.start_timeout = 100ms;
+  o.grace = 50ms;
+  tree.child_with<slow>("a", o, &births, &release);
+  o.grace = 300ms;
+  auto b = tree.child_with<stuck>("b", o, &entered, &release);
+  auto root = tree.run();
+  caf::anon_send(b, ping_atom::value);
+  entered.wait();
+  REQUIRE(dir.kill("/t/a", rt::kill_mode::crash));
+  while (births < 1)
+    std::this_thread::sleep_for(1ms);
+  CHECK(rt::shut_down_and_wait(system, root, 10s));
+  release.count_down();
+}
+
 TEST_CASE("children of a dynamic supervisor come and go and leave nothing in the directory") {
   diary d;
   world w;
