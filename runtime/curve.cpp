@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <zmq.h>
 
@@ -136,6 +137,16 @@ expected<void> write_authorized(const fs::path& path, const authorized_keys& key
                         to_string(k.role), toml_quoted(k.public_key));
   }
   return put_file(path, text, true);
+}
+
+expected<void> edit_authorized(const fs::path& path, const std::function<expected<void>(authorized_keys&)>& change) {
+  const auto directory = path.parent_path().empty() ? fs::path{"."} : path.parent_path();
+  unique_fd turn{::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)}; // the file itself is replaced
+  if (!turn || ::flock(turn.get(), LOCK_EX) != 0) return refused("lock", directory);
+  auto keys = read_authorized(path);
+  if (!keys && keys.error().code != ec::not_found) return tl::unexpected(keys.error());
+  auto list = keys ? std::move(*keys) : authorized_keys{};
+  return change(list).and_then([&] { return write_authorized(path, list); });
 }
 
 expected<bool> allow_list::refresh() {

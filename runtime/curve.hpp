@@ -3,6 +3,7 @@
 #include "messages/client.hpp"
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -57,6 +58,10 @@ inline constexpr std::size_t key_name_bytes_max = 100;
 expected<authorized_keys> read_authorized(const std::filesystem::path& path);
 /// Replaces the file in one step, mode 0600.
 expected<void> write_authorized(const std::filesystem::path& path, const authorized_keys& keys);
+/// Reads the file, or begins with an empty list, lets `change` alter it, and replaces the file; the programs that do so
+/// take turns. The first error, `change`'s own too, leaves the file as it was.
+expected<void> edit_authorized(const std::filesystem::path& path,
+                               const std::function<expected<void>(authorized_keys&)>& change);
 
 /// The allow-list as it is in its file now. An empty list, or none, admits nobody.
 class allow_list {

@@ -73,4 +73,7 @@ struct keygen_options {
 /// Makes a key file and prints the block that lets its holder in.
 expected<void> keygen_command(const keygen_options& options, const std::filesystem::path& state_dir, bool json);
 
+/// Takes all keys of that name out of the allow-list; `not_found` if there is none.
+expected<void> revoke_command(const std::string& name, const std::filesystem::path& state_dir, bool json);
+
 } // namespace coppice::app

@@ -17,7 +17,7 @@ struct command_line {
   queue_options queue;
   std::size_t requests = 20;
   std::string drain_why;
-  std::string gone, retry, drop;
+  std::string gone, retry, drop, revoke;
   events_options events;
   keygen_options keygen;
   bool watch = false;
@@ -138,6 +138,11 @@ int run(int argc, char** argv) {
       ->add_option("--server-key", line.keygen.server_key,
                    "public key of the node; default: the state directory's node")
       ->type_name("KEY");
+  auto* revoke = add_command(app, line, "revoke", "let a key in no longer",
+                             "Examples:\n  coppice-admin revoke alice\n"
+                             "It works on authorized.toml in the state directory, on the node's own machine. Sessions of\n"
+                             "the key end within a second; what its requests have begun goes on.");
+  revoke->add_option("NAME", line.revoke, "whose keys")->required()->type_name("");
   app.footer("Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 the farm could not be reached.");
   if (const int done = parse_command_line(app, argc, argv); done >= 0) return done;
 
@@ -149,6 +154,7 @@ int run(int argc, char** argv) {
   const std::atomic<bool> never{false};
   const auto command = [&]() -> expected<void> {
     if (keygen->parsed()) return keygen_command(line.keygen, line.farm.state_dir, json);
+    if (revoke->parsed()) return revoke_command(line.revoke, line.farm.state_dir, json);
     auto found = farm::find(line.farm, never);
     if (!found) return tl::unexpected(found.error());
     if (tree->parsed()) return tree_command(*found, json);

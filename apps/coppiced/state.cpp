@@ -108,12 +108,12 @@ expected<void> state_dir::make_keys() {
   if (!fs::exists(client_file)) { // whoever may read this file may do everything here, as with a database's socket
     auto pair = rt::make_keys();
     rt::key_file client{"local", role::admin, pair.public_key, pair.secret_key, node_key_.public_key};
-    auto known = rt::read_authorized(authorized_file());
-    if (!known && known.error().code != ec::not_found) return tl::unexpected(known.error());
-    rt::authorized_keys keys = known ? std::move(*known) : rt::authorized_keys{};
-    std::erase_if(keys.key, [](auto& k) { return k.name == "local"; });
-    keys.key.push_back({client.name, client.role, client.public_key});
-    if (auto done = rt::write_authorized(authorized_file(), keys); !done) return done;
+    auto let_in = rt::edit_authorized(authorized_file(), [&](rt::authorized_keys& keys) -> expected<void> {
+      std::erase_if(keys.key, [](auto& k) { return k.name == "local"; });
+      keys.key.push_back({client.name, client.role, client.public_key});
+      return {};
+    });
+    if (!let_in) return let_in;
     if (auto done = rt::write_key_file(client_file, client); !done) return done;
   }
 

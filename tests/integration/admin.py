@@ -274,9 +274,22 @@ class Orders(Admin):
         self.ends_with(self.node.coppice("explain", drv, *submitter), OK)
         self.assertFalse(self.lines("nodes")[0]["drained"])
 
+    def test_a_revoked_key_loses_its_live_session_and_is_not_let_in_again(self):
+        self.start()
+        guest = self.key("observer")
+        follower = self.scratch.start(self.node.client("coppice-admin", "events", "-f", "--key", guest))
+        wait_until("it follows", lambda: follower.out())
+        self.assertIn("revoked: observer", self.order("revoke", "observer").out)
+        done = self.ends_with(follower.end(), UNREACHABLE)
+        self.assertIn("this key is not let in any more", done.err)
+        self.ends_with(self.node.admin("nodes", "--key", guest), UNREACHABLE)
+        self.order("nodes")
+        self.assertIn("no key of that name", self.ends_with(self.node.admin("revoke", "observer"), USAGE).err)
+
     def test_every_command_teaches_by_an_example(self):
         commands = [["tree"], ["queue"], ["requests"], ["nodes"], ["drain"], ["undrain"], ["gone"], ["partial"], ["partial", "list"],
-                    ["partial", "retry"], ["partial", "drop"], ["attempts"], ["locks"], ["failures"], ["forget-failure"], ["kill"], ["keygen"]]
+                    ["partial", "retry"], ["partial", "drop"], ["attempts"], ["locks"], ["failures"], ["forget-failure"], ["kill"], ["keygen"],
+                    ["revoke"]]
         for words in commands:
             with self.subTest(words):
                 done = self.ends_with(self.scratch.run([os.path.join(farm.BIN, "coppice-admin"), *words, "--help"]), OK)

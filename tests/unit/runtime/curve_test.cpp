@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <thread>
 
 using namespace coppice;
 using namespace coppice::rt;
@@ -117,4 +118,36 @@ TEST_CASE_METHOD(directory_fixture, "a list follows its file: added, revoked, br
   fs::remove(dir / "authorized.toml");
   CHECK(list.refresh() == true);
   CHECK(list.size() == 0);
+}
+
+TEST_CASE_METHOD(directory_fixture, "of changes to a list that are made at once none is lost") {
+  const auto file = dir / "authorized.toml";
+  std::vector<std::thread> writers;
+  for (int i = 0; i < 8; ++i)
+    writers.emplace_back([&, i] {
+      auto done = edit_authorized(file, [i](authorized_keys& keys) -> expected<void> {
+        keys.key.push_back({"key " + std::to_string(i), role::submitter, make_keys().public_key});
+        return {};
+      });
+      if (!done) throw std::runtime_error(done.error().what);
+    });
+  for (auto& writer : writers)
+    writer.join();
+  auto keys = read_authorized(file);
+  REQUIRE(keys);
+  CHECK(keys->key.size() == writers.size());
+}
+
+TEST_CASE_METHOD(directory_fixture, "a change that fails leaves the list as it was") {
+  const auto file = dir / "authorized.toml";
+  const authorized_keys before{{{"a", role::node, make_keys().public_key}}};
+  REQUIRE(write_authorized(file, before));
+  const auto refused = [](authorized_keys& keys) -> expected<void> {
+    keys.key.clear();
+    return fail(ec::not_found, "no");
+  };
+  CHECK(code(edit_authorized(file, refused)) == ec::not_found);
+  CHECK(read_authorized(file) == before);
+  put("authorized.toml", "not toml at all =");
+  CHECK(code(edit_authorized(file, [](authorized_keys&) { return expected<void>{}; })) == ec::invalid);
 }
