@@ -13,6 +13,7 @@ packages=(
   libtomlplusplus-dev libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libexpected-dev
   prometheus-cpp-dev # prometheus itself is fetched without being installed: tests/support/fetch-prometheus.sh
   catch2 python3 python3-zmq python3-msgpack clang-14 libclang-rt-14-dev
+  iproute2 nftables util-linux # machines of tests: tests/support/net.py
   bubblewrap nix-bin dpkg-dev curl ca-certificates openssl git
 )
 

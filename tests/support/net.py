@@ -1,0 +1,141 @@
+"""Machines on one network, each a network namespace with an address of its own, whose cables can be cut.
+
+A namespace lives as long as a process that holds it, and those end with the test, however that ends: nothing has a name
+outside, so nothing is left behind and tests at the same time do not meet."""
+
+import ctypes
+import os
+import subprocess
+import threading
+import unittest
+
+import farm
+
+SWITCH = 0  # no machine: where the cables end
+CUT = """table inet cut {
+  set from { type ipv4_addr; }
+  counter lost { packets 0 bytes 0 }
+  chain in { type filter hook input priority 0; ip saddr @from counter name lost drop; }
+}
+"""
+
+
+class Network:
+    """Machines 1 to `count`. Needs root."""
+
+    def __init__(self, count):
+        self.holders, self.cuts = {}, set()
+        try:
+            self._make(count)
+        except (OSError, AssertionError) as e:
+            self.close()
+            why = f"cannot make network namespaces: {e}"
+            if os.environ.get("COPPICE_NO_NETNS") == "1":
+                raise unittest.SkipTest(why) from e
+            raise AssertionError(f"{why}; COPPICE_NO_NETNS=1 leaves out the tests that need them") from e
+
+    def _make(self, count):
+        for who in range(count + 1):
+            self.holders[who] = subprocess.Popen(farm.END_WITH_PARENT + ["unshare", "--net", "sleep", "infinity"],
+                                                 stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for holder in self.holders.values():
+            farm.wait_until("a network namespace is made", lambda: self._holds(holder), 10)
+        machines = range(1, count + 1)
+        self._ip(SWITCH, "link add br0 type bridge", "link set br0 up", *(
+            f"link add cable{i} type veth peer name eth0 netns {self.holders[i].pid}" for i in machines))
+        for i in machines:
+            self._ip(i, f"addr add {self.address(i)}/24 dev eth0", "link set eth0 up", "link set lo up")
+            self._run(i, "nft", "-f", "-", text=CUT)
+        self._ip(SWITCH, *(f"link set cable{i} master br0 up" for i in machines))
+
+    def _holds(self, holder):
+        if holder.poll() is not None:
+            raise AssertionError(holder.stderr.read().decode().strip())
+        return os.readlink(f"/proc/{holder.pid}/ns/net") != os.readlink("/proc/self/ns/net")
+
+    def _run(self, who, *argv, text=None):
+        done = subprocess.run([*self.inside(who), *argv], input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              check=False)
+        if done.returncode != 0:
+            raise AssertionError(f"{' '.join(argv)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def _ip(self, who, *commands):
+        self._run(who, "ip", "-batch", "-", text="\n".join(commands))
+
+    def address(self, who):
+        return f"10.77.0.{who}"
+
+    def inside(self, who):
+        """What stands before a command line to have it run on that machine."""
+        return ["nsenter", f"--net=/proc/{self.holders[who].pid}/ns/net", "--"]
+
+    def call(self, who, function):
+        """Calls it with that machine's network; sockets that it makes stay there. It must not start processes: they would
+        end with the call."""
+        results = []
+
+        def run():
+            with open(f"/proc/{self.holders[who].pid}/ns/net", "rb") as f:
+                if ctypes.CDLL(None, use_errno=True).setns(f.fileno(), 0) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+            try:
+                results.append((function(), None))
+            except Exception as e:  # passed on
+                results.append((None, e))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        result, error = results[0]
+        if error:
+            raise error
+        return result
+
+    # Silently, as networks part: packets vanish, and nobody is told.
+
+    def cut_one_way(self, sender, receiver):
+        """What the one sends to the other is lost; not what comes back."""
+        if (sender, receiver) not in self.cuts:
+            self._nft_set("add", sender, receiver)
+
+    def _nft_set(self, verb, sender, receiver):
+        self._run(receiver, "nft", verb, "element", "inet", "cut", "from", "{", self.address(sender), "}")
+        self.cuts ^= {(sender, receiver)}
+
+    def cut(self, a, b):
+        self.cut_one_way(a, b)
+        self.cut_one_way(b, a)
+
+    def heal(self, a, b):
+        """Whatever was cut between these two, and nothing else."""
+        for sender, receiver in self.cuts & {(a, b), (b, a)}:
+            self._nft_set("delete", sender, receiver)
+
+    def unplug(self, who):
+        """Cuts it off from everybody."""
+        self._ip(SWITCH, f"link set cable{who} nomaster")
+
+    def plug_in(self, who):
+        self._ip(SWITCH, f"link set cable{who} master br0")
+
+    def slow(self, who, rate):
+        """What it sends goes no faster, e.g. "8mbit"; None: as fast as it can."""
+        tbf = ["replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "16kb", "latency", "50ms"]
+        self._run(who, "tc", "qdisc", *(tbf if rate else ["del", "dev", "eth0", "root"]))
+
+    def lost(self, receiver):
+        """Packets to that machine that cuts have swallowed."""
+        words = self._run(receiver, "nft", "list", "counter", "inet", "cut", "lost").split()
+        return int(words[words.index("packets") + 1])
+
+    def sent(self, who):
+        """Packets that the machine has put on its cable."""
+        return int(self._run(SWITCH, "cat", "/proc/net/dev").split(f"cable{who}:")[1].split()[1])
+
+    def close(self):
+        for holder in self.holders.values():
+            holder.kill()
+            holder.wait()
+            holder.stderr.close()
+        self.holders = {}
