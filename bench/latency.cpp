@@ -12,7 +12,6 @@
 #include <fmt/format.h>
 #include <httplib.h>
 
-#include <algorithm>
 #include <fstream>
 #include <iostream>
 #include <thread>
@@ -51,11 +50,6 @@ double ms_until_stamp(std::int64_t began, const fs::path& file) {
   std::int64_t stamp = 0;
   if (!(in >> stamp)) throw std::runtime_error("no time in " + file.string());
   return static_cast<double>(stamp - began) * 1e-6;
-}
-
-double percentile(std::vector<double> all, double share) {
-  std::sort(all.begin(), all.end());
-  return all[std::min(all.size() - 1, static_cast<std::size_t>(share * static_cast<double>(all.size())))];
 }
 
 /// A node, and one client's connection to it.
@@ -142,11 +136,11 @@ public:
     std::vector<bench::row> rows;
     auto add = [&](const std::string& name, const std::vector<double>& values, double share,
                    const std::vector<double>& rival) {
-      bench::row r{"latency_" + name, percentile(values, share), "ms"};
-      if (!rival.empty()) r.rival = percentile(rival, share);
+      bench::row r{"latency_" + name, bench::percentile(values, share), "ms"};
+      if (!rival.empty()) r.rival = bench::percentile(rival, share);
       rows.push_back(r);
     };
-    rows.push_back({"latency_p50", percentile(first, 0.5), "ms", p50_aim_ms, bench::at_most(1)});
+    rows.push_back({"latency_p50", bench::percentile(first, 0.5), "ms", p50_aim_ms, bench::at_most(1)});
     add("p50_nix", first, 0.5, nix);
     add("p99_nix", first, 0.99, nix);
     add("p50_bwrap", first, 0.5, bwrap);

@@ -9,12 +9,6 @@ namespace coppice::rt {
 
 namespace {
 
-/// True as soon as the mailbox takes no more mail; an atomic load, safe from any thread.
-bool mailbox_closed(const caf::strong_actor_ptr& target) {
-  auto actor = dynamic_cast<caf::scheduled_actor*>(target->get());
-  return actor != nullptr && actor->mailbox().closed();
-}
-
 /// What a closing mailbox answers: nobody's error, so the request never started.
 bool bounced(const caf::mailbox_element& x) {
   return !x.sender && x.content().match_elements<caf::error>() &&
@@ -34,15 +28,16 @@ void ref_actor::enqueue(caf::mailbox_element_ptr x, caf::execution_unit* eu) {
   if (x->mid.is_response()) return complete(std::move(x), eu);
   caf::strong_actor_ptr target;
   caf::error no;
+  const auto at = x->mid.is_request() ? now() : time_point{}; // the clock costs as much as all else here
   {
     std::lock_guard lock{mutex_};
     if (state_ == actor_state::stopped)
       no = make_error(ec::unavailable, path_ + " has ended");
     else if (x->mid.is_request() && in_flight_.size() >= options_.max_in_flight)
       no = make_error(ec::overloaded, path_ + " has " + std::to_string(in_flight_.size()) + " open requests");
-    else if (state_ == actor_state::up && !mailbox_closed(target_)) {
+    else if (state_ == actor_state::up && !mailbox_closed()) {
       target = target_;
-      track(*x, now());
+      track(*x, at);
     } else if (held_.size() < options_.max_buffered) {
       held_.push_back({now(), std::move(x)});
       return;
@@ -96,7 +91,7 @@ caf::strong_actor_ptr ref_actor::rebirth(const factory& make, std::function<void
     std::lock_guard lock{mutex_};
     if (generation == generation_) {
       ++births_;
-      target_ = target;
+      bind(target);
       vitals_ = dynamic_cast<instrumented*>(target->get());
       kind_ = static_cast<caf::monitorable_actor*>(target->get())->name();
     }
@@ -114,7 +109,7 @@ void ref_actor::serve(std::uint64_t generation, const caf::strong_actor_ptr& tar
       std::lock_guard lock{mutex_};
       if (generation != generation_ || state_ == actor_state::stopped) return;
       if (held_.empty()) {
-        target_ = target; // rebirth() may not have come back from the factory yet
+        bind(target); // rebirth() may not have come back from the factory yet
         state_ = actor_state::up;
         return;
       }
@@ -125,6 +120,16 @@ void ref_actor::serve(std::uint64_t generation, const caf::strong_actor_ptr& tar
     for (auto& mail : batch)
       target->enqueue(std::move(mail.what), nullptr);
   }
+}
+
+void ref_actor::bind(const caf::strong_actor_ptr& target) {
+  target_ = target;
+  scheduled_ = dynamic_cast<caf::scheduled_actor*>(target->get());
+}
+
+// True as soon as the mailbox takes no more mail; an atomic load, safe from any thread.
+bool ref_actor::mailbox_closed() const {
+  return scheduled_ != nullptr && scheduled_->mailbox().closed();
 }
 
 void ref_actor::suspend(std::uint64_t generation) {
@@ -161,6 +166,7 @@ void ref_actor::retire(std::unique_lock<std::mutex> lock, actor_state next, cons
   state_ = next;
   ++generation_;                                 // whatever the former incarnation still tells is late news
   auto former = std::exchange(target_, nullptr); // released outside the lock
+  scheduled_ = nullptr;
   vitals_ = nullptr;
   if (served || !last_exit_) last_exit_ = why;
   auto calls = std::exchange(in_flight_, {});

@@ -82,6 +82,8 @@ private:
   void track(caf::mailbox_element& x, time_point now);
   void complete(caf::mailbox_element_ptr x, caf::execution_unit* eu);
   void suspend(std::uint64_t generation);
+  void bind(const caf::strong_actor_ptr& target);
+  bool mailbox_closed() const;
   void serve(std::uint64_t generation, const caf::strong_actor_ptr& target);
   void unbind(std::uint64_t generation, const caf::error& why);
   void retire(std::unique_lock<std::mutex> lock, actor_state next, const caf::error& why);
@@ -93,8 +95,9 @@ private:
   mutable std::mutex mutex_; // taken before monitorable_actor's own
   actor_state state_ = actor_state::starting;
   caf::strong_actor_ptr target_;
-  instrumented* vitals_ = nullptr; // part of *target_
-  std::uint64_t generation_ = 0;   // of the present incarnation; tells late news of former ones
+  caf::scheduled_actor* scheduled_ = nullptr; // *target_
+  instrumented* vitals_ = nullptr;            // part of *target_
+  std::uint64_t generation_ = 0;              // of the present incarnation; tells late news of former ones
   std::uint64_t births_ = 0;
   time_point restart_due_{};
   std::uint64_t last_call_ = 0;

@@ -195,6 +195,12 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
+double percentile(std::vector<double> values, double share) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return values[std::min(values.size() - 1, static_cast<std::size_t>(share * static_cast<double>(values.size())))];
+}
+
 expected<void> load_nix_db(const std::filesystem::path& root) {
   auto load = nix(root, {"nix-store", "--load-db"});
   load.input = root / "registration";

@@ -88,6 +88,8 @@ private:
 
 /// Middle of the values (the lower one of two).
 double median(std::vector<double> values);
+/// The value that this share of them, 0 to 1, does not exceed; 0 of none.
+double percentile(std::vector<double> values, double share);
 
 /// Loads `root`/registration into the database of the store there.
 expected<void> load_nix_db(const std::filesystem::path& root);
