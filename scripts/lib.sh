@@ -14,6 +14,7 @@ packages=(
   prometheus-cpp-dev # prometheus itself is fetched without being installed: tests/support/fetch-prometheus.sh
   catch2 python3 python3-zmq python3-msgpack clang-14 libclang-rt-14-dev
   iproute2 nftables util-linux # machines of tests: tests/support/net.py
+  zstd # tests/support/check_history.py
   bubblewrap nix-bin dpkg-dev curl ca-certificates openssl git
 )
 

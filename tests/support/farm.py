@@ -25,6 +25,7 @@ import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.path.abspath(os.environ.get("COPPICE_BIN", os.path.join(ROOT, "build/bin")))
+CHECKER = os.path.join(ROOT, "tests/support/check_history.py")
 SANDBOX_PATHS = ["/usr", "/bin", "/lib", "/lib64"]
 SYSTEM = "x86_64-linux"
 
@@ -184,11 +185,11 @@ class Done:
 class Running:
     """A program that was started and whose output goes to files."""
 
-    def __init__(self, argv, env, cwd, out, err):
+    def __init__(self, argv, env, cwd, out, err, inside):
         self.argv, self.out_file, self.err_file = argv, out, err
         with open(out, "wb") as o, open(err, "ab") as e:
-            self.process = subprocess.Popen(END_WITH_PARENT + argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=o,
-                                            stderr=e)
+            self.process = subprocess.Popen([*END_WITH_PARENT, *inside, *argv], env=env, cwd=cwd, stdin=subprocess.DEVNULL,
+                                            stdout=o, stderr=e)
         self.pid = self.process.pid
 
     def out(self):
@@ -235,17 +236,18 @@ class Scratch:
     def file(self, *parts):
         return os.path.join(self.path, *parts)
 
-    def start(self, argv, env=None):
+    def start(self, argv, env=None, inside=()):
+        """`inside`: what enters the machine of a network that it shall run on."""
         with self.lock:
             self.count += 1
             name = f"{self.count}-{os.path.basename(argv[0])}"
         program = Running(list(argv), {**self.env, **(env or {})}, self.file("work"), self.file("out", name + ".out"),
-                          self.file("out", name + ".err"))
+                          self.file("out", name + ".err"), inside)
         self.started.append(program)
         return program
 
-    def run(self, argv, env=None, seconds=PATIENCE_S):
-        return self.start(argv, env).end(seconds)
+    def run(self, argv, env=None, seconds=PATIENCE_S, inside=()):
+        return self.start(argv, env, inside).end(seconds)
 
     def close(self):
         atexit.unregister(self.close)
@@ -260,22 +262,24 @@ class Scratch:
 
 
 class Farm:
-    """A state directory, the coppiced that serves from it, and clients of it."""
+    """A state directory, the coppiced that serves from it, and clients of it, all on this machine or on `machine` of a
+    network (net.py)."""
 
-    def __init__(self, scratch, state=None, settings="", listen="tcp://127.0.0.1:0", http="127.0.0.1:0", jobs=2):
-        self.scratch = scratch
+    def __init__(self, scratch, state=None, settings="", listen="tcp://127.0.0.1:0", http="127.0.0.1:0", jobs=2, machine=None):
+        self.scratch, self.machine = scratch, machine
+        self.inside = machine.inside if machine else ()
         self.state = state or scratch.file("state")
         self.argv = [os.path.join(BIN, "coppiced"), "--state-dir", self.state, "--listen", listen, "--http", http,
                      "--max-jobs", str(jobs), "--ready-json"]
         for path in SANDBOX_PATHS:
             self.argv += ["--sandbox-path", path]
         if settings:
-            self.argv += ["--config", write(scratch.file("node.toml"), settings)]
-        self.daemon, self.ready = None, None
+            self.argv += ["--config", write(self.state + ".toml", settings)]
+        self.daemon, self.ready, self.recorder = None, None, None
 
     def start(self):
         """Starts coppiced and waits until it serves."""
-        self.daemon = self.scratch.start(self.argv)
+        self.daemon = self.scratch.start(self.argv, inside=self.inside)
         wait_until("coppiced says that it is ready", lambda: self.daemon.out().endswith("\n") or not self.daemon.running())
         if not self.daemon.running():
             raise AssertionError(f"coppiced ended: {self.daemon.end()}")
@@ -286,6 +290,13 @@ class Farm:
         """kill -9"""
         self.daemon.kill()
 
+    def pause(self):
+        """SIGSTOP: it neither hears nor says anything."""
+        self.daemon.send(signal.SIGSTOP)
+
+    def resume(self):
+        self.daemon.send(signal.SIGCONT)
+
     def stop(self):
         """SIGTERM; how it ended."""
         self.daemon.send(signal.SIGTERM)
@@ -295,8 +306,12 @@ class Farm:
         return self.daemon is not None and self.daemon.running()
 
     def http(self, path):
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{self.ready['http']}/{path}", timeout=60) as reply:
-            return reply.read()
+        def get():
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(f"{self.ready['http']}/{path}", timeout=60) as reply:
+                return reply.read()
+
+        return self.machine.call(get) if self.machine else get()
 
     def narinfo(self, path):
         """The binary cache's narinfo of a store path, as a dict; references as a sorted list."""
@@ -309,13 +324,13 @@ class Farm:
         return [os.path.join(BIN, tool), *words, "--state-dir", self.state]
 
     def start_coppice(self, *words, env=None):
-        return self.scratch.start(self.client("coppice", *words), env)
+        return self.scratch.start(self.client("coppice", *words), env, self.inside)
 
     def coppice(self, *words, env=None):
-        return self.scratch.run(self.client("coppice", *words), env)
+        return self.scratch.run(self.client("coppice", *words), env, inside=self.inside)
 
     def admin(self, *words):
-        return self.scratch.run(self.client("coppice-admin", *words))
+        return self.scratch.run(self.client("coppice-admin", *words), inside=self.inside)
 
     def build(self, *words, start=False):
         """coppice build that leaves the outputs at the farm."""
@@ -339,6 +354,28 @@ class Farm:
     def attempts_at(self, name):
         """Results of the attempts at the derivations of that name."""
         return [a["result"] for a in self.attempts() if drv_name(a["drv"]) == name]
+
+    def record(self):
+        """Has all events written down from the first on, also when the daemon is killed and started again."""
+        follow = self.client("coppice-admin", "events", "-f", "--json", "--since", "0", "--patience", str(PATIENCE_S))
+        self.recorder = self.scratch.start(follow, inside=self.inside)
+        return self
+
+    def recorded(self, kind):
+        """Events of that kind that were written down so far."""
+        lines = self.recorder.out().splitlines(keepends=True) if self.recorder else []
+        return [event for event in (json.loads(line) for line in lines if line.endswith("\n")) if event["event"] == kind]
+
+    def history(self, *answers):
+        """The command line of the offline checker for all that happened so far: `answers` are ends of clients that printed
+        JSON, besides what the node itself tells now of attempts and requests."""
+        argv = [CHECKER, self.state]
+        if self.recorder:
+            argv += ["--events", self.recorder.out_file]
+        told = [("--attempts", self.admin("attempts", "--json", "-n", "100000")), ("--answers", self.admin("requests", "--json", "-n", "1000"))]
+        for option, done in told + [("--answers", done) for done in answers]:
+            argv += [option, write(self.scratch.file("out", f"told-{secrets.token_hex(4)}"), done.out)]
+        return argv
 
     def status(self, request):
         done = self.coppice("status", request, "--json")
@@ -365,6 +402,14 @@ class Farm:
         """Rows of the ledger; only while the daemon does not run."""
         with sqlite3.connect(f"file:{self.state}/ledger.sqlite", uri=True) as db:
             return db.execute(query).fetchall()
+
+
+class Hub(Farm):
+    """The node that keeps the ledger, on a machine of a network: where it serves stays the same over its lives."""
+
+    def __init__(self, scratch, machine, name="hub", settings="", jobs=2):
+        super().__init__(scratch, state=scratch.file(name), settings=f'node = "{name}"\n{settings}', jobs=jobs, machine=machine,
+                         listen=f"tcp://{machine.address}:5000", http=f"{machine.address}:8080")
 
 
 def drv_name(drv):
@@ -470,6 +515,13 @@ in
         self.assertTrue(farm.alive(), "coppiced has ended")
         name = "still-" + secrets.token_hex(4)
         self.ends_with(farm.build(*self.instantiate(f'step "{name}" "echo yes > $out"', name=name)), OK)
+
+    def promises_kept(self, farm, *answers, told=()):
+        """Stops the daemon, in which the offline checker finds no fault; what it has looked at. `told`: its options for
+        what was done on purpose."""
+        checker = farm.history(*answers)
+        self.ends_with(farm.stop(), 0)
+        return self.ends_with(self.scratch.run([sys.executable, *checker, *told]), OK).out
 
     def builders_gone(self, some, seconds=BUILDERS_GONE_S):
         """None of these processes, and no builder of this test, is left, within the promised time."""

@@ -20,6 +20,17 @@ CUT = """table inet cut {
 """
 
 
+class Machine:
+    """One of a network."""
+
+    def __init__(self, net, number):
+        self.net, self.number, self.address = net, number, net.address(number)
+        self.inside = net.inside(number)
+
+    def call(self, function):
+        return self.net.call(self.number, function)
+
+
 class Network:
     """Machines 1 to `count`. Needs root."""
 
@@ -62,6 +73,9 @@ class Network:
 
     def _ip(self, who, *commands):
         self._run(who, "ip", "-batch", "-", text="\n".join(commands))
+
+    def machine(self, who):
+        return Machine(self, who)
 
     def address(self, who):
         return f"10.77.0.{who}"
