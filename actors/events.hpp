@@ -31,8 +31,8 @@ public:
 
   /// Kept by those who know; read together.
   struct gauges {
-    std::atomic<std::uint64_t> requests_open{0}, steps_waiting{0}, io_steps_waiting{0}, slots_free{0},
-        io_slots_free{0}, builds_running{0};
+    std::atomic<std::uint64_t> requests_open{0}, steps_waiting{0}, io_steps_waiting{0}, slots_free{0}, io_slots_free{0},
+        builds_running{0};
     std::atomic<std::int64_t> oldest_waiting_ms{0};
   } now;
 

@@ -110,6 +110,7 @@ std::vector<bench::row> measure(const settings& s) {
   add("nodes", [&] { node.call<node_statuses>("inspector", "nodes", get_nodes{}); });
   add("partials", [&] { node.call<partial_outputs>("inspector", "partials", get_partials{}); });
   add("requests", [&] { node.call<request_summaries>("gateway", "status", get_requests{}); });
+  add("failures", [&] { node.call<ledger::failure_rows>("observatory", "failures", ledger::read_failures{}); });
   add("locks", [&] { node.call<ledger::lock_states>("observatory", "locks", ledger::held_locks{}); });
   add("explain_root", [&] { node.call<explanation>("inspector", "explain", explain_query{graph->root}); });
   add("explain_leaf", [&] { node.call<explanation>("inspector", "explain", explain_query{first}); });
@@ -119,6 +120,7 @@ std::vector<bench::row> measure(const settings& s) {
   add_program("program_tree", "coppice-admin", {"tree"});
   add_program("program_queue", "coppice-admin", {"queue"});
   add_program("program_queue_all", "coppice-admin", {"queue", "-n", "1000000", "--json"});
+  add_program("program_locks_all", "coppice-admin", {"locks", "--json"});
   add_program("program_requests", "coppice-admin", {"requests"});
   add_program("program_explain", "coppice", {"explain", graph->root.to_string()});
   return rows;

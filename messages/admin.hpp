@@ -24,11 +24,20 @@ enum class step_life : std::uint8_t {
 };
 std::string_view to_string(step_life l);
 
+/// Where a job stands in the queue, whatever comes and goes before it.
+struct queue_place {
+  std::int32_t priority = 0;
+  std::uint32_t critical_path = 0;
+  std::uint64_t age = 0;
+  inhash key;
+  COPPICE_STRUCT(queue_place, 1, priority, 2, critical_path, 3, age, 4, key)
+};
 /// Jobs that wait for a machine, most urgent first.
 struct get_queue {
-  std::uint64_t offset = 0;
+  std::uint64_t offset = 0;  ///< leave out so many of them
   std::uint32_t limit = 100; ///< at most rows_max
-  COPPICE_STRUCT(get_queue, 1, offset, 2, limit)
+  std::optional<queue_place> after = {}; ///< only those behind it: the place of the last one seen
+  COPPICE_STRUCT(get_queue, 1, offset, 2, limit, 3, after)
 };
 struct queued_job {
   std::uint64_t position = 0; ///< from 1, among those that wait for the same kind of slot
@@ -40,8 +49,9 @@ struct queued_job {
   bool io_bound = false;
   std::int64_t waiting_ms = 0;
   std::string why; ///< in short: no machine takes it now
+  std::uint64_t age = 0; ///< order of arrival
   COPPICE_STRUCT(queued_job, 1, position, 2, drv, 3, key, 4, request, 5, priority, 6, critical_path, 7, io_bound, 8,
-                 waiting_ms, 9, why)
+                 waiting_ms, 9, why, 10, age)
 };
 struct job_queue {
   std::vector<queued_job> rows;
@@ -76,7 +86,9 @@ inline constexpr std::size_t drain_why_bytes_max = 200;
 
 /// Outputs that are built and not committed (INV-12).
 struct get_partials {
-  COPPICE_EMPTY_STRUCT(get_partials)
+  inhash after = {};          ///< only those behind it: the last one seen
+  std::uint32_t limit = 1000; ///< at most rows_max
+  COPPICE_STRUCT(get_partials, 1, after, 2, limit)
 };
 struct partial_output {
   inhash key;

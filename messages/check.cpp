@@ -20,6 +20,11 @@ expected<void> check_id(const request_id& id, std::string_view field) {
   return {};
 }
 
+expected<void> check_limit(std::uint32_t limit, std::string_view field) {
+  if (limit > rows_max) return bad("{} {}, at most {} are allowed", field, limit, rows_max);
+  return {};
+}
+
 expected<void> check_root(const request_root& root) {
   if (!root.drv.is_derivation()) return bad("submit_request: root {} is not a derivation", root.drv.base_name());
   if (root.outputs.size() > outputs_per_root_max) {
@@ -73,8 +78,8 @@ expected<void> check(const poll_request& m) {
 }
 
 expected<void> check(const get_requests& m) {
-  if (m.limit > rows_max) return bad("get_requests: limit {}, at most {} are allowed", m.limit, rows_max);
-  return {};
+  if (auto ok = check_limit(m.limit, "get_requests: limit"); !ok) return ok;
+  return check_limit(m.open_limit, "get_requests: open_limit");
 }
 
 expected<void> check(const cancel_request& m) {
@@ -109,14 +114,14 @@ expected<void> check(const follow_events& m) {
 }
 
 expected<void> check(const ledger::read_attempts& m) {
-  if (m.limit > rows_max) return bad("read_attempts: limit {}, at most {} are allowed", m.limit, rows_max);
+  if (auto ok = check_limit(m.limit, "read_attempts: limit"); !ok) return ok;
   if (m.before_ms < 0) return bad("read_attempts: before_ms is negative");
   if (m.drv && !m.drv->is_derivation()) return bad("read_attempts: {} is not a derivation", m.drv->base_name());
   return {};
 }
 
-expected<void> check(const ledger::held_locks&) {
-  return {};
+expected<void> check(const ledger::held_locks& m) {
+  return check_limit(m.limit, "held_locks: limit");
 }
 
 expected<void> check(const ledger::read_durations& m) {
@@ -127,7 +132,7 @@ expected<void> check(const ledger::read_durations& m) {
 }
 
 expected<void> check(const ledger::read_failures& m) {
-  if (m.limit > rows_max) return bad("read_failures: limit {}, at most {} are allowed", m.limit, rows_max);
+  if (auto ok = check_limit(m.limit, "read_failures: limit"); !ok) return ok;
   if (m.drv && !m.drv->is_derivation()) return bad("read_failures: {} is not a derivation", m.drv->base_name());
   return {};
 }
@@ -138,8 +143,7 @@ expected<void> check(const ledger::forget_failures& m) {
 }
 
 expected<void> check(const get_queue& m) {
-  if (m.limit > rows_max) return bad("get_queue: limit {}, at most {} are allowed", m.limit, rows_max);
-  return {};
+  return check_limit(m.limit, "get_queue: limit");
 }
 
 expected<void> check(const get_nodes&) {
@@ -156,8 +160,8 @@ expected<void> check(const drain_node& m) {
   return {};
 }
 
-expected<void> check(const get_partials&) {
-  return {};
+expected<void> check(const get_partials& m) {
+  return check_limit(m.limit, "get_partials: limit");
 }
 
 expected<void> check(const retry_partial& m) {

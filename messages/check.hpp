@@ -12,7 +12,7 @@ namespace coppice {
 inline constexpr std::size_t roots_max = 1000;           ///< in one request
 inline constexpr std::size_t outputs_per_root_max = 100; ///< named in one root
 inline constexpr std::int32_t priority_max = 1000;       ///< and its negative is the least
-inline constexpr std::uint32_t rows_max = 1000;          ///< in one answer about requests or attempts
+inline constexpr std::uint32_t rows_max = 1000;          ///< in one answer that lists something
 inline constexpr std::size_t actor_path_bytes_max = 255;
 inline constexpr std::size_t node_name_bytes_max = 255;
 

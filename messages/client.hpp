@@ -129,10 +129,14 @@ struct request_progress {
                  result, 10, waits_for)
 };
 
+/// As ledger::read_requests.
 struct get_requests {
-  request_id id; ///< empty: all open ones, and the newest `limit` others
+  request_id id; ///< empty: open ones, and the newest `limit` others
   std::uint32_t limit = 20;
-  COPPICE_STRUCT(get_requests, 1, id, 2, limit)
+  std::uint32_t open_limit = 1000;
+  std::uint64_t open_after = 0;
+  std::uint64_t ended_before = 0;
+  COPPICE_STRUCT(get_requests, 1, id, 2, limit, 3, open_limit, 4, open_after, 5, ended_before)
 };
 struct request_summary {
   request_id id;
@@ -142,7 +146,9 @@ struct request_summary {
   std::int64_t submitted_ms = 0;
   std::int32_t priority = 0;
   std::optional<request_result> result;
-  COPPICE_STRUCT(request_summary, 1, id, 2, state, 3, client, 4, roots, 5, submitted_ms, 6, priority, 7, result)
+  std::uint64_t number = 0; ///< order of submission
+  COPPICE_STRUCT(request_summary, 1, id, 2, state, 3, client, 4, roots, 5, submitted_ms, 6, priority, 7, result, 8,
+                 number)
 };
 struct request_summaries {
   std::vector<request_summary> rows;

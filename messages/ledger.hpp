@@ -310,30 +310,42 @@ struct read_locks {
   std::vector<inhash> keys;
   COPPICE_STRUCT(read_locks, 1, keys)
 };
-/// All rows in phase queued, building or partial, of one session or (empty) of all. Answer: lock_states.
+/// A limit of rows: as many as the ledger gives in one answer. For those inside the node; others are told by check().
+inline constexpr std::uint32_t rows_unlimited = UINT32_MAX;
+/// Rows in phase queued, building or partial, of one session or (empty) of all, by session and inhash, at most `limit`
+/// of those behind (after_session, after), which are those of the last row seen. Answer: lock_states.
 struct held_locks {
   session_id session;
-  COPPICE_STRUCT(held_locks, 1, session)
+  std::uint32_t limit = 1000;
+  session_id after_session = {};
+  inhash after = {};
+  COPPICE_STRUCT(held_locks, 1, session, 2, limit, 3, after_session, 4, after)
 };
 /// Realised and not published, oldest first, at most `limit`. Answer: lock_states.
 struct outbox {
   std::uint32_t limit = 256;
   COPPICE_STRUCT(outbox, 1, limit)
 };
-/// Answer: request_rows; `id` empty: all open ones and the newest `limit` others.
+/// Answer: request_rows; `id` empty: open ones, oldest first, at most `open_limit` of those numbered above
+/// `open_after`, then the newest `limit` others of those numbered below `ended_before` (0: from the newest).
 struct read_requests {
   request_id id;
   std::uint32_t limit = 100;
-  COPPICE_STRUCT(read_requests, 1, id, 2, limit)
+  std::uint32_t open_limit = rows_unlimited;
+  std::uint64_t open_after = 0;
+  std::uint64_t ended_before = 0;
+  COPPICE_STRUCT(read_requests, 1, id, 2, limit, 3, open_limit, 4, open_after, 5, ended_before)
 };
-/// The history, newest first, at most `limit`, below `before` (wall ms; 0: from the newest), of one inhash or
-/// (empty) of all. Answer: attempt_rows.
+/// The history, newest first, at most `limit`, of one inhash or (empty) of all, from the newest or (before_ms is not 0)
+/// behind the attempt that started then, of `before_key` and `before_token`. Answer: attempt_rows.
 struct read_attempts {
   inhash key;
   std::optional<nix::store_path> drv; ///< only attempts of this derivation
   std::int64_t before_ms = 0;
   std::uint32_t limit = 1000;
-  COPPICE_STRUCT(read_attempts, 1, key, 2, drv, 3, before_ms, 4, limit)
+  inhash before_key = {}; ///< empty: all that started at before_ms are left out, too
+  fence before_token = {};
+  COPPICE_STRUCT(read_attempts, 1, key, 2, drv, 3, before_ms, 4, limit, 5, before_key, 6, before_token)
 };
 /// What is known of these store paths, sources and outputs alike; unknown ones are left out. Answer: path_infos.
 struct read_paths {
@@ -350,12 +362,14 @@ struct read_durations {
 inline constexpr std::size_t names_per_query_max = 500;
 /// The median of as many attempts at most.
 inline constexpr std::size_t attempts_per_duration_max = 5;
-/// What failed and is not realised, newest first, at most `limit`, of one derivation or (empty) of all. Answer:
-/// failure_rows.
+/// What failed and is not realised, newest first, at most `limit`, of one derivation or (empty) of all, from the newest
+/// or (`after` is not empty) behind the failure of `after` that has last_ms `before_ms`. Answer: failure_rows.
 struct read_failures {
   std::optional<nix::store_path> drv;
   std::uint32_t limit = 1000;
-  COPPICE_STRUCT(read_failures, 1, drv, 2, limit)
+  std::int64_t before_ms = 0;
+  inhash after = {};
+  COPPICE_STRUCT(read_failures, 1, drv, 2, limit, 3, before_ms, 4, after)
 };
 
 using any_transaction =

@@ -67,13 +67,12 @@ public:
   /// Replaces all realisation rows of the inhash; none: they are retired.
   virtual void put_outputs(const inhash& key, const std::vector<realised_output>& outputs) = 0;
   virtual void put_failure(const inhash& key, const std::optional<ledger::failure_record>& failed) = 0;
-  /// Rows with a failure, of one derivation or (empty) of all; newest failure first, then by inhash.
-  virtual std::vector<ledger::lock_state> failed_locks(const std::optional<nix::store_path>& drv,
-                                                       std::size_t limit) = 0;
+  /// Rows with a failure; newest failure first, then by inhash.
+  virtual std::vector<ledger::lock_state> failed_locks(const ledger::read_failures& query) = 0;
   /// Inhashes with an output in this blob, in order.
   virtual std::vector<inhash> realised_by(const blob_id& blob, std::size_t limit) = 0;
-  /// Queued, building or partial, of one session or (empty) of all; by session, then inhash.
-  virtual std::vector<ledger::lock_state> held_locks(const session_id& session, std::size_t limit) = 0;
+  /// Queued, building or partial; by session, then inhash.
+  virtual std::vector<ledger::lock_state> held_locks(const ledger::held_locks& query) = 0;
   /// Nodes on which an attempt at it ended as infra, by name.
   virtual std::vector<node_id> death_nodes(const inhash& key) = 0;
   virtual void add_death_node(const inhash& key, const node_id& node) = 0;
@@ -95,10 +94,10 @@ public:
   virtual void put_result(const request_id& id, const request_result& result) = 0;
   /// The highest number a request ever got; 0 if there was none.
   virtual std::uint64_t last_request_number() = 0;
-  /// Oldest first.
-  virtual std::vector<ledger::request_row> open_requests(std::size_t limit) = 0;
-  /// Newest first.
-  virtual std::vector<ledger::request_row> ended_requests(std::size_t limit) = 0;
+  /// Those numbered above `after`, oldest first.
+  virtual std::vector<ledger::request_row> open_requests(std::uint64_t after, std::size_t limit) = 0;
+  /// Those numbered below `before` (0: from the newest), newest first.
+  virtual std::vector<ledger::request_row> ended_requests(std::uint64_t before, std::size_t limit) = 0;
   /// Open ones with this owner, oldest first.
   virtual std::vector<request_head> requests_owned_by(const session_id& owner, std::size_t limit) = 0;
 

@@ -104,8 +104,8 @@ ledger_rules::answer ledger_rules::on(const ledger::expire& t) {
 }
 
 void ledger_rules::end_session(const session_id& session, const char* reason) {
-  for (auto held = rows_.held_locks(session, ledger_chunk_rows); !held.empty();
-       held = rows_.held_locks(session, ledger_chunk_rows))
+  const ledger::held_locks chunk{session, ledger_chunk_rows};
+  for (auto held = rows_.held_locks(chunk); !held.empty(); held = rows_.held_locks(chunk))
     for (auto& row : held)
       let_go(std::move(row), failure::infra, reason);
   for (auto owned = rows_.requests_owned_by(session, ledger_chunk_rows); !owned.empty();

@@ -20,9 +20,9 @@ struct ledger_changes {
 };
 
 /// Rows that an answer holds at most, unless the question listed them; reads with higher limits get so many.
-inline constexpr std::size_t ledger_rows_max = 65'536;
+inline constexpr std::uint32_t ledger_rows_max = 65'536;
 /// Rows that are changed at once, of any number that a transaction changes.
-inline constexpr std::size_t ledger_chunk_rows = 256;
+inline constexpr std::uint32_t ledger_chunk_rows = 256;
 /// Bytes of a reason kept in the ledger; longer ones are cut.
 inline constexpr std::size_t ledger_reason_bytes_max = 4096;
 

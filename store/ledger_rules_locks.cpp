@@ -338,8 +338,8 @@ void ledger_rules::retract(ledger::lock_state row) {
 }
 
 ledger_rules::answer ledger_rules::on(const ledger::forget_failures& t) {
-  for (auto failed = rows_.failed_locks(t.drv, ledger_chunk_rows); !failed.empty();
-       failed = rows_.failed_locks(t.drv, ledger_chunk_rows))
+  const ledger::read_failures chunk{t.drv, ledger_chunk_rows};
+  for (auto failed = rows_.failed_locks(chunk); !failed.empty(); failed = rows_.failed_locks(chunk))
     for (auto& row : failed) {
       begin_anew(row);
       set_failure(row, {});

@@ -17,8 +17,11 @@ bool same_contents(const path_info& a, const path_info& b) {
   return a.nar_hash == b.nar_hash && a.nar_size == b.nar_size && a.references == b.references;
 }
 
-std::size_t bounded(std::size_t limit) {
-  return std::min(limit, ledger_rows_max);
+/// A query that has a limit, for at most as many rows as the ledger gives at once.
+template <class Query>
+Query bounded(Query query) {
+  query.limit = std::min(query.limit, ledger_rows_max);
+  return query;
 }
 
 } // namespace
@@ -111,12 +114,12 @@ ledger_rules::answer ledger_rules::on(const ledger::read_locks& t) {
 }
 
 ledger_rules::answer ledger_rules::on(const ledger::held_locks& t) {
-  return ledger::lock_states{rows_.held_locks(t.session, ledger_rows_max)};
+  return ledger::lock_states{rows_.held_locks(bounded(t))};
 }
 
 ledger_rules::answer ledger_rules::on(const ledger::outbox& t) {
   ledger::lock_states found;
-  for (auto& key : rows_.outbox(bounded(t.limit)))
+  for (auto& key : rows_.outbox(bounded(t).limit))
     found.rows.push_back(lock(key));
   return found;
 }
@@ -127,16 +130,14 @@ ledger_rules::answer ledger_rules::on(const ledger::read_requests& t) {
     if (auto row = rows_.read_request(t.id)) found.rows.push_back(*std::move(row));
     return found;
   }
-  found.rows = rows_.open_requests(ledger_rows_max);
-  for (auto& row : rows_.ended_requests(bounded(t.limit)))
+  found.rows = rows_.open_requests(t.open_after, std::min(t.open_limit, ledger_rows_max));
+  for (auto& row : rows_.ended_requests(t.ended_before, bounded(t).limit))
     found.rows.push_back(std::move(row));
   return found;
 }
 
 ledger_rules::answer ledger_rules::on(const ledger::read_attempts& t) {
-  auto query = t;
-  query.limit = static_cast<std::uint32_t>(bounded(t.limit));
-  return ledger::attempt_rows{rows_.attempts(query)};
+  return ledger::attempt_rows{rows_.attempts(bounded(t))};
 }
 
 ledger_rules::answer ledger_rules::on(const ledger::read_durations& t) {
@@ -159,7 +160,7 @@ ledger_rules::answer ledger_rules::on(const ledger::read_paths& t) {
 
 ledger_rules::answer ledger_rules::on(const ledger::read_failures& t) {
   ledger::failure_rows found;
-  for (auto& row : rows_.failed_locks(t.drv, bounded(t.limit)))
+  for (auto& row : rows_.failed_locks(bounded(t)))
     found.rows.push_back({row.key, row.drv, row.failed->failure, count_now(*row.failed), row.failed->last_ms,
                           is_remembered(*row.failed),
                           row.failed->reason.substr(0, ledger::failure_row_reason_bytes_max)});

@@ -55,12 +55,15 @@ public:
   void put_failure(const inhash& key, const std::optional<ledger::failure_record>& failed) override {
     locks_.at(key).failed = failed;
   }
-  std::vector<ledger::lock_state> failed_locks(const std::optional<nix::store_path>& drv, std::size_t limit) override {
+  std::vector<ledger::lock_state> failed_locks(const ledger::read_failures& query) override {
+    const auto place = [](const ledger::lock_state& row) { return std::pair{-row.failed->last_ms, row.key}; };
     std::vector<ledger::lock_state> rows;
     for (auto& [key, row] : locks_)
-      if (row.failed && (!drv || row.drv == *drv)) rows.push_back(row);
-    std::stable_sort(rows.begin(), rows.end(), [](auto& a, auto& b) { return a.failed->last_ms > b.failed->last_ms; });
-    rows.resize(std::min(rows.size(), limit));
+      if (row.failed && (!query.drv || row.drv == *query.drv) &&
+          (query.after.empty() || place(row) > std::pair{-query.before_ms, query.after}))
+        rows.push_back(row);
+    std::sort(rows.begin(), rows.end(), [&](auto& a, auto& b) { return place(a) < place(b); });
+    rows.resize(std::min<std::size_t>(rows.size(), query.limit));
     return rows;
   }
   std::vector<inhash> realised_by(const blob_id& blob, std::size_t limit) override {
@@ -70,10 +73,11 @@ public:
         keys.push_back(key);
     return keys;
   }
-  std::vector<ledger::lock_state> held_locks(const session_id& session, std::size_t limit) override {
+  std::vector<ledger::lock_state> held_locks(const ledger::held_locks& query) override {
     std::vector<ledger::lock_state> rows;
-    auto it = held_.lower_bound({session, inhash{}});
-    for (; it != held_.end() && rows.size() < limit && (session.empty() || it->first == session); ++it)
+    const auto& session = query.session;
+    auto it = held_.upper_bound(std::max(std::pair{session, inhash{}}, std::pair{query.after_session, query.after}));
+    for (; it != held_.end() && rows.size() < query.limit && (session.empty() || it->first == session); ++it)
       rows.push_back(locks_.at(it->second));
     return rows;
   }
@@ -127,15 +131,15 @@ public:
     ended_.emplace(row.number, id);
   }
   std::uint64_t last_request_number() override { return last_number_; }
-  std::vector<ledger::request_row> open_requests(std::size_t limit) override {
+  std::vector<ledger::request_row> open_requests(std::uint64_t after, std::size_t limit) override {
     std::vector<ledger::request_row> rows;
-    for (auto it = open_.begin(); it != open_.end() && rows.size() < limit; ++it)
+    for (auto it = open_.upper_bound(after); it != open_.end() && rows.size() < limit; ++it)
       rows.push_back(requests_.at(it->second));
     return rows;
   }
-  std::vector<ledger::request_row> ended_requests(std::size_t limit) override {
+  std::vector<ledger::request_row> ended_requests(std::uint64_t before, std::size_t limit) override {
     std::vector<ledger::request_row> rows;
-    for (auto it = ended_.rbegin(); it != ended_.rend() && rows.size() < limit; ++it)
+    for (auto it = std::reverse_iterator{before == 0 ? ended_.end() : ended_.lower_bound(before)}; it != ended_.rend() && rows.size() < limit; ++it)
       rows.push_back(requests_.at(it->second));
     return rows;
   }
@@ -185,7 +189,9 @@ public:
   std::vector<ledger::attempt_row> attempts(const ledger::read_attempts& query) override {
     std::vector<ledger::attempt_row> rows;
     auto consider = [&](const ledger::attempt_row& row) {
-      if (query.before_ms != 0 && row.started_ms >= query.before_ms) return;
+      if (query.before_ms != 0 && std::tie(row.started_ms, row.key, row.token) >=
+                                      std::tie(query.before_ms, query.before_key, query.before_token))
+        return;
       if (!query.drv || row.drv == *query.drv) rows.push_back(row);
     };
     if (query.key.empty()) {

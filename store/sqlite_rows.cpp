@@ -80,6 +80,13 @@ ledger::lock_state take_lock(sqlite_query& q) {
   return row;
 }
 
+std::vector<ledger::lock_state> take_locks(sqlite_query&& q) {
+  std::vector<ledger::lock_state> rows;
+  while (q.next())
+    rows.push_back(take_lock(q));
+  return rows;
+}
+
 path_info take_path(sqlite_query& q) {
   path_info info;
   info.path = q.take<nix::store_path>();
@@ -163,7 +170,8 @@ std::vector<T> take_all(sqlite_query&& q) {
 #define ATTEMPT_ROWS                                                                                                   \
   "SELECT inhash, fence, drv, node, started_ms, ended_ms, result, reason, wall_ms, cpu_user_ms, cpu_system_ms,"        \
   " memory_peak_bytes, log_bytes FROM attempt "
-#define NEWEST_FIRST " ORDER BY started_ms DESC, inhash DESC, fence DESC LIMIT ?"
+#define OLDER "(started_ms, inhash, fence) < (?1, ?2, ?3)"
+#define NEWEST_FIRST " ORDER BY started_ms DESC, inhash DESC, fence DESC"
 
 } // namespace
 
@@ -270,16 +278,13 @@ void sqlite_rows::put_failure(const inhash& key, const std::optional<ledger::fai
     sqlite_query{q_, "DELETE FROM failed WHERE inhash = ?", key}.run();
 }
 
-std::vector<ledger::lock_state> sqlite_rows::failed_locks(const std::optional<nix::store_path>& drv,
-                                                          std::size_t limit) {
-  sqlite_query q{q_,
-                 LOCK_COLUMNS "failed f CROSS JOIN inhash i ON i.inhash = f.inhash WHERE ?1 IS NULL OR i.drv = ?1"
-                              " ORDER BY f.last_ms DESC, f.inhash LIMIT ?2",
-                 drv, limit};
-  std::vector<ledger::lock_state> rows;
-  while (q.next())
-    rows.push_back(take_lock(q));
-  return rows;
+std::vector<ledger::lock_state> sqlite_rows::failed_locks(const ledger::read_failures& query) {
+  const auto newest = query.after.empty() ? INT64_MAX : query.before_ms;
+  return take_locks({q_,
+                     LOCK_COLUMNS "failed f CROSS JOIN inhash i ON i.inhash = f.inhash WHERE (?1 IS NULL OR i.drv = ?1)"
+                                  " AND f.last_ms <= ?2 AND (f.last_ms < ?2 OR f.inhash > ?3)"
+                                  " ORDER BY f.last_ms DESC, f.inhash LIMIT ?4",
+                     query.drv, newest, query.after, query.limit});
 }
 
 std::vector<inhash> sqlite_rows::realised_by(const blob_id& blob, std::size_t limit) {
@@ -287,15 +292,13 @@ std::vector<inhash> sqlite_rows::realised_by(const blob_id& blob, std::size_t li
                            limit});
 }
 
-std::vector<ledger::lock_state> sqlite_rows::held_locks(const session_id& session, std::size_t limit) {
-  const char* sql = session.empty()
-                        ? LOCK_ROWS "WHERE i.phase BETWEEN 1 AND 3 AND ?1 IS NULL ORDER BY i.session, i.inhash LIMIT ?2"
-                        : LOCK_ROWS "WHERE i.phase BETWEEN 1 AND 3 AND i.session = ?1 ORDER BY i.inhash LIMIT ?2";
-  sqlite_query q{q_, sql, or_null(session), limit};
-  std::vector<ledger::lock_state> rows;
-  while (q.next())
-    rows.push_back(take_lock(q));
-  return rows;
+std::vector<ledger::lock_state> sqlite_rows::held_locks(const ledger::held_locks& query) {
+  const char* sql = query.session.empty()
+                        ? LOCK_ROWS "WHERE i.phase BETWEEN 1 AND 3 AND ?1 IS NULL AND (i.session, i.inhash) > (?2, ?3)"
+                                    " ORDER BY i.session, i.inhash LIMIT ?4"
+                        : LOCK_ROWS "WHERE i.phase BETWEEN 1 AND 3 AND i.session = ?1 AND (i.session, i.inhash) > (?2, ?3)"
+                                    " ORDER BY i.inhash LIMIT ?4";
+  return take_locks({q_, sql, or_null(query.session), query.after_session, query.after, query.limit});
 }
 
 std::vector<node_id> sqlite_rows::death_nodes(const inhash& key) {
@@ -363,12 +366,14 @@ std::uint64_t sqlite_rows::last_request_number() {
   return q.take<std::uint64_t>();
 }
 
-std::vector<ledger::request_row> sqlite_rows::open_requests(std::size_t limit) {
-  return take_requests({q_, REQUEST_ROWS "WHERE state = 0 ORDER BY number LIMIT ?", limit});
+std::vector<ledger::request_row> sqlite_rows::open_requests(std::uint64_t after, std::size_t limit) {
+  return take_requests({q_, REQUEST_ROWS "WHERE state = 0 AND number > ? ORDER BY number LIMIT ?", after, limit});
 }
 
-std::vector<ledger::request_row> sqlite_rows::ended_requests(std::size_t limit) {
-  return take_requests({q_, REQUEST_ROWS "WHERE state <> 0 ORDER BY number DESC LIMIT ?", limit});
+std::vector<ledger::request_row> sqlite_rows::ended_requests(std::uint64_t before, std::size_t limit) {
+  const auto below = before == 0 ? INT64_MAX : static_cast<std::int64_t>(before);
+  return take_requests(
+      {q_, REQUEST_ROWS "WHERE state <> 0 AND number < ? ORDER BY number DESC LIMIT ?", below, limit});
 }
 
 std::vector<request_head> sqlite_rows::requests_owned_by(const session_id& owner, std::size_t limit) {
@@ -436,8 +441,7 @@ void sqlite_rows::end_attempt(const inhash& key, fence token, const attempt_end&
 }
 
 std::vector<ledger::attempt_row> sqlite_rows::attempts(const ledger::read_attempts& query) {
-  auto before = query.before_ms == 0 ? INT64_MAX : query.before_ms;
-  auto limit = query.limit;
+  const auto before = query.before_ms == 0 ? INT64_MAX : query.before_ms;
   auto all = [](sqlite_query&& q) {
     std::vector<ledger::attempt_row> rows;
     while (q.next())
@@ -446,12 +450,13 @@ std::vector<ledger::attempt_row> sqlite_rows::attempts(const ledger::read_attemp
   };
   if (!query.key.empty())
     return all({q_,
-                ATTEMPT_ROWS "WHERE inhash = ?1 AND started_ms < ?2 AND (?3 IS NULL OR drv = ?3)"
-                             " ORDER BY fence DESC LIMIT ?4",
-                query.key, before, query.drv, limit});
+                ATTEMPT_ROWS "WHERE inhash = ?4 AND " OLDER " AND (?5 IS NULL OR drv = ?5) ORDER BY fence DESC LIMIT ?6",
+                before, query.before_key, query.before_token, query.key, query.drv, query.limit});
   if (query.drv)
-    return all({q_, ATTEMPT_ROWS "WHERE drv = ? AND started_ms < ?" NEWEST_FIRST, query.drv, before, limit});
-  return all({q_, ATTEMPT_ROWS "WHERE started_ms < ?" NEWEST_FIRST, before, limit});
+    return all({q_, ATTEMPT_ROWS "WHERE drv = ?4 AND " OLDER NEWEST_FIRST " LIMIT ?5", before, query.before_key,
+                query.before_token, query.drv, query.limit});
+  return all({q_, ATTEMPT_ROWS "WHERE " OLDER NEWEST_FIRST " LIMIT ?4", before, query.before_key, query.before_token,
+              query.limit});
 }
 
 std::vector<std::int64_t> sqlite_rows::durations_ms(const std::string& name, std::size_t limit) {

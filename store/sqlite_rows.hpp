@@ -24,9 +24,9 @@ public:
   void put_lock(const ledger::lock_state& row) override;
   void put_outputs(const inhash& key, const std::vector<realised_output>& outputs) override;
   void put_failure(const inhash& key, const std::optional<ledger::failure_record>& failed) override;
-  std::vector<ledger::lock_state> failed_locks(const std::optional<nix::store_path>& drv, std::size_t limit) override;
+  std::vector<ledger::lock_state> failed_locks(const ledger::read_failures& query) override;
   std::vector<inhash> realised_by(const blob_id& blob, std::size_t limit) override;
-  std::vector<ledger::lock_state> held_locks(const session_id& session, std::size_t limit) override;
+  std::vector<ledger::lock_state> held_locks(const ledger::held_locks& query) override;
   std::vector<node_id> death_nodes(const inhash& key) override;
   void add_death_node(const inhash& key, const node_id& node) override;
   void clear_death_nodes(const inhash& key) override;
@@ -39,8 +39,8 @@ public:
   void put_owner(const request_id& id, const session_id& owner, epoch e) override;
   void put_result(const request_id& id, const request_result& result) override;
   std::uint64_t last_request_number() override;
-  std::vector<ledger::request_row> open_requests(std::size_t limit) override;
-  std::vector<ledger::request_row> ended_requests(std::size_t limit) override;
+  std::vector<ledger::request_row> open_requests(std::uint64_t after, std::size_t limit) override;
+  std::vector<ledger::request_row> ended_requests(std::uint64_t before, std::size_t limit) override;
   std::vector<request_head> requests_owned_by(const session_id& owner, std::size_t limit) override;
 
   void add_interest(const inhash& key, const request_id& id) override;

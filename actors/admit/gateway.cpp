@@ -19,7 +19,7 @@ auto relay_error(rt::reply<T> out) {
 }
 
 request_summary summary_of(const ledger::request_row& row) {
-  request_summary s{row.id, row.state, row.client, {}, row.submitted_ms, row.body.priority, row.result};
+  request_summary s{row.id, row.state, row.client, {}, row.submitted_ms, row.body.priority, row.result, row.number};
   for (auto& root : row.body.roots) s.roots.push_back(root.drv);
   return s;
 }
@@ -168,7 +168,7 @@ void gateway_state::poll_row(const poll_request& p, rt::reply<request_progress> 
 caf::result<request_summaries> gateway_state::status(const get_requests& q) {
   rt::reply<request_summaries> out{self_};
   transact<ledger::request_rows>(
-    self_, peers_.ledger, ledger::read_requests{q.id, q.limit},
+    self_, peers_.ledger, ledger::read_requests{q.id, q.limit, q.open_limit, q.open_after, q.ended_before},
     [q, out](ledger::request_rows& rows) {
       if (!q.id.empty() && rows.rows.empty())
         return out.fail(ec::not_found, "no request " + q.id.to_string() + " is known here");

@@ -49,7 +49,7 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
         offer_slots();
       },
       [this](atom::drain_atom, const drain_node& order) { return drain(order); },
-      [this](atom::partials_atom, const get_partials&) { return list_partials(); },
+      [this](atom::partials_atom, const get_partials& q) { return list_partials(q); },
       [this](atom::retry_atom, const retry_partial& order) { return retry_partial_now(order.key); },
       [this](atom::drop_atom, const drop_partial& order) { return drop(order); },
       [this](atom::drain_atom, std::uint64_t order, const machine_room& now, const caf::error& e) {
@@ -186,7 +186,7 @@ void worker_pool_state::release(const inhash& key, fence token, const std::strin
 // was granted after it: nobody else would ever give it back (reliability.md 4.4).
 void worker_pool_state::reconcile() {
   transact<ledger::lock_states>(
-      self_, peers_.ledger, ledger::held_locks{config_.session},
+      self_, peers_.ledger, ledger::held_locks{config_.session, ledger::rows_unlimited},
       [this](ledger::lock_states& held) {
         std::set<std::pair<inhash, fence>> unvouched;
         for (auto& row : held.rows) {

@@ -91,7 +91,7 @@ private:
   // orders of operators
   caf::result<ledger::done> drain(const drain_node& order);
   void on_drained(std::uint64_t order, const machine_room& now, const caf::error& e);
-  caf::result<partial_outputs> list_partials();
+  caf::result<partial_outputs> list_partials(const get_partials& q);
   void on_listed(std::uint64_t question, partial_outputs& found, const caf::error& e);
   caf::result<ledger::done> retry_partial_now(const inhash& key);
   caf::result<ledger::done> drop(const drop_partial& order);

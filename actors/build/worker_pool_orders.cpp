@@ -37,7 +37,7 @@ void worker_pool_state::on_drained(std::uint64_t order, const machine_room& now,
   found.mapped().deliver(ledger::done{});
 }
 
-caf::result<partial_outputs> worker_pool_state::list_partials() {
+caf::result<partial_outputs> worker_pool_state::list_partials(const get_partials& q) {
   rt::reply<partial_outputs> out{self_};
   const auto id = ++orders_;
   listings_.emplace(id, out);
@@ -46,11 +46,13 @@ caf::result<partial_outputs> worker_pool_state::list_partials() {
   };
   const bool posted = rt::post_and_send(
       *config_.worker.watch_pool,
-      [kept = config_.worker.kept, node = config_.worker.node]() -> expected<partial_outputs> {
+      [kept = config_.worker.kept, node = config_.worker.node, q]() -> expected<partial_outputs> {
         auto listing = kept->list();
         if (!listing) return tl::unexpected(listing.error());
         partial_outputs all;
         for (auto& entry : listing->entries) {
+          if (entry.key <= q.after) continue;
+          if (all.rows.size() == q.limit) break;
           partial_output p{entry.key, entry.token, entry.drv, node, {}, 0, {}};
           for (auto& o : entry.outputs) {
             p.outputs.push_back(o.info.path);

@@ -20,7 +20,7 @@ inspector_state::interface::behavior_type inspector_state::make_behavior() {
         return relay<node_statuses>(peers_.allocator, atom::nodes_v, q);
       },
       [this](atom::drain_atom, const caller& who, drain_node& order) { return drain(who, order); },
-      [this](atom::partials_atom, const caller&, const get_partials&) { return list_partials(); },
+      [this](atom::partials_atom, const caller&, const get_partials& q) { return list_partials(q); },
       [this](atom::retry_atom, const caller&, const retry_partial& order) {
         return relay<ledger::done>(peers_.pool, atom::retry_v, order);
       },
@@ -54,9 +54,9 @@ caf::result<ledger::done> inspector_state::drain(const caller& who, drain_node& 
   return relay<ledger::done>(peers_.pool, atom::drain_v, order);
 }
 
-caf::result<partial_outputs> inspector_state::list_partials() {
+caf::result<partial_outputs> inspector_state::list_partials(const get_partials& q) {
   rt::reply<partial_outputs> out{self_};
-  self_->call(peers_.pool, atom::partials_v, get_partials{})
+  self_->call(peers_.pool, atom::partials_v, q)
       .then([this, out](partial_outputs& found) { add_tokens(found, out); },
             [out](caf::error& e) { out.deliver(std::move(e)); });
   return out;

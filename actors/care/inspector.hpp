@@ -50,7 +50,7 @@ private:
   using shared_inquiry = std::shared_ptr<inquiry>;
 
   caf::result<ledger::done> drain(const caller& who, drain_node& order);
-  caf::result<partial_outputs> list_partials();
+  caf::result<partial_outputs> list_partials(const get_partials& q);
   void add_tokens(partial_outputs& found, rt::reply<partial_outputs> out);
   caf::result<path_info> forget(const caller& who, const nix::store_path& path);
   void remove_and_forget(const path_info& info, rt::reply<path_info> out);

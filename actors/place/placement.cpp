@@ -10,6 +10,10 @@ placement::rank placement::rank_of(const entry& e) {
           e.job.key};
 }
 
+placement::rank placement::rank_of(const queue_place& p) {
+  return {-static_cast<std::int64_t>(p.priority), -static_cast<std::int64_t>(p.critical_path), p.age, p.key};
+}
+
 void placement::enqueue(entry& e) {
   if (e.assigned) under_way(e).erase(e.job.key);
   e.assigned = false;

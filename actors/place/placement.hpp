@@ -118,6 +118,7 @@ private:
   /// Smaller goes first.
   using rank = std::tuple<std::int64_t, std::int64_t, std::uint64_t, inhash>;
   static rank rank_of(const entry& e);
+  static rank rank_of(const queue_place& p);
   /// Back into the queue, or into it for the first time.
   void enqueue(entry& e);
   /// What of a job a machine must have.

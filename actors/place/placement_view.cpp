@@ -44,6 +44,7 @@ queued_job placement::describe(const entry& e, std::uint64_t position, time_poin
   q.io_bound = e.job.io_bound;
   q.waiting_ms = duration_cast<milliseconds>(now - e.since).count();
   q.why = why_none(demand_of(e.job));
+  q.age = e.age;
   return q;
 }
 
@@ -51,6 +52,8 @@ job_queue placement::page(const get_queue& q, time_point now) const {
   job_queue answer;
   answer.total = waiting();
   answer.assigned = assigned();
+  std::optional<rank> after;
+  if (q.after) after = rank_of(*q.after);
   std::array<std::uint64_t, 2> position{};
   std::uint64_t index = 0;
   auto a = queues_[0].begin(), b = queues_[1].begin();
@@ -58,7 +61,7 @@ job_queue placement::page(const get_queue& q, time_point now) const {
     const bool io_bound = a == queues_[0].end() || (b != queues_[1].end() && *b < *a);
     auto& next = io_bound ? b : a;
     ++position[io_bound];
-    if (index++ >= q.offset) answer.rows.push_back(describe(jobs_.at(std::get<3>(*next)), position[io_bound], now));
+    if ((!after || *after < *next) && index++ >= q.offset) answer.rows.push_back(describe(jobs_.at(std::get<3>(*next)), position[io_bound], now));
     ++next;
   }
   return answer;

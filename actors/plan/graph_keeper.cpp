@@ -52,7 +52,7 @@ void graph_keeper_state::read(const request_id& id) {
 
 void graph_keeper_state::scan() {
   transact<ledger::lock_states>(
-    self_, peers_.ledger, ledger::held_locks{config_.me}, [this](ledger::lock_states& held) { read_open(held.rows); },
+    self_, peers_.ledger, ledger::held_locks{config_.me, ledger::rows_unlimited}, [this](ledger::lock_states& held) { read_open(held.rows); },
     [](const error& e) { rt::log::warn("GRAPH_KEEPER", "locks not read, tried again error={}", to_string(e)); });
 }
 

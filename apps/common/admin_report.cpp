@@ -44,13 +44,11 @@ json queued_job_json(const queued_job& job) {
           {"why", job.why}};
 }
 
-table_rows queue_rows(const std::vector<queued_job>& jobs) {
-  table_rows rows{{"POS", "SLOT", "PRIO", "PATH", "WAITING", "REQUEST", "DERIVATION", "WHY"}};
-  for (const auto& job : jobs)
-    rows.push_back({std::to_string(job.position), job.io_bound ? "io" : "cpu", std::to_string(job.priority),
-                    std::to_string(job.critical_path), ago(job.waiting_ms), job.request.to_string().substr(0, 8),
-                    short_name(job.drv), job.why.empty() ? "is being placed" : cleaned(job.why)});
-  return rows;
+std::vector<std::string> queued_job_cells(const queued_job& job) {
+  return {std::to_string(job.position), job.io_bound ? "io" : "cpu",
+          std::to_string(job.priority), std::to_string(job.critical_path),
+          ago(job.waiting_ms),          job.request.to_string().substr(0, 8),
+          short_name(job.drv),          job.why.empty() ? "is being placed" : cleaned(job.why)};
 }
 
 json node_json(const node_status& node) {
@@ -71,17 +69,20 @@ json node_json(const node_status& node) {
           {"heard_s", seconds(node.heard_ms)}};
 }
 
-table_rows node_rows(const node_statuses& nodes) {
-  table_rows rows{{"NODE", "STATE", "FREE", "FREE IO", "MEMORY", "DISK", "HEARD", "SYSTEMS", "FEATURES", "WHY"}};
-  for (const auto& node : nodes.rows) {
-    const auto& o = node.what;
-    const auto state = !o.room.drained.empty() ? "drained" : !o.short_of.empty() ? "short" : "ready";
-    rows.push_back({cleaned(o.node.value), state, slots_text(o.slots_free, o.slots),
-                    slots_text(o.io_slots_free, o.io_slots), bytes_text(o.room.memory_available_bytes),
-                    bytes_text(o.room.disk_free_bytes), ago(node.heard_ms) + " ago", joined(o.systems),
-                    joined(o.features), cleaned(o.short_of)});
-  }
-  return rows;
+std::vector<std::string> node_cells(const node_status& node) {
+  const auto& o = node.what;
+  return {cleaned(o.node.value),
+          !o.room.drained.empty() ? "drained"
+          : !o.short_of.empty()   ? "short"
+                                  : "ready",
+          slots_text(o.slots_free, o.slots),
+          slots_text(o.io_slots_free, o.io_slots),
+          bytes_text(o.room.memory_available_bytes),
+          bytes_text(o.room.disk_free_bytes),
+          ago(node.heard_ms) + " ago",
+          joined(o.systems),
+          joined(o.features),
+          cleaned(o.short_of)};
 }
 
 json partial_json(const partial_output& output) {
@@ -97,12 +98,10 @@ json partial_json(const partial_output& output) {
           {"doing", output.doing}};
 }
 
-table_rows partial_rows(const partial_outputs& outputs) {
-  table_rows rows{{"TOKEN", "NODE", "SIZE", "DERIVATION", "INHASH", "DOING"}};
-  for (const auto& row : outputs.rows)
-    rows.push_back({std::to_string(row.token.value), cleaned(row.node.value), bytes_text(row.nar_bytes),
-                    short_name(row.drv), row.key.to_string().substr(0, 12), cleaned(row.doing)});
-  return rows;
+std::vector<std::string> partial_cells(const partial_output& output) {
+  return {std::to_string(output.token.value),   cleaned(output.node.value),
+          bytes_text(output.nar_bytes),         short_name(output.drv),
+          output.key.to_string().substr(0, 12), cleaned(output.doing)};
 }
 
 } // namespace coppice::app

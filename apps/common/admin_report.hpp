@@ -10,16 +10,16 @@
 /// What operators ask for, as people and scripts read it; times in JSON are seconds. Pure.
 namespace coppice::app {
 
-using table_rows = std::vector<std::vector<std::string>>;
-
 nlohmann::json queued_job_json(const queued_job& job);
 nlohmann::json node_json(const node_status& node);
 nlohmann::json partial_json(const partial_output& output);
 
-/// With a heading each.
-table_rows queue_rows(const std::vector<queued_job>& jobs);
-table_rows node_rows(const node_statuses& nodes);
-table_rows partial_rows(const partial_outputs& outputs);
+/// Cells of a row: POS, SLOT, PRIO, PATH, WAITING, REQUEST, DERIVATION, WHY.
+std::vector<std::string> queued_job_cells(const queued_job& job);
+/// NODE, STATE, FREE, FREE IO, MEMORY, DISK, HEARD, SYSTEMS, FEATURES, WHY.
+std::vector<std::string> node_cells(const node_status& node);
+/// TOKEN, NODE, SIZE, DERIVATION, INHASH, DOING.
+std::vector<std::string> partial_cells(const partial_output& output);
 
 /// {drv, state, why, requests, inputs, lock, place, machines, attempts, …}; state is the word of explained_state().
 nlohmann::json explanation_json(const explanation& e);

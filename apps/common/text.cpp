@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <array>
 #include <ctime>
 #include <utility>
@@ -15,6 +16,20 @@ namespace {
 
 std::size_t columns_of(const character& c) {
   return c.valid ? width_of(c.code) : 1;
+}
+
+/// The last column of a table may be cut, but not to less.
+constexpr std::size_t last_column_min = 20;
+
+/// Of each column of a table.
+std::vector<std::size_t> widths_of(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i)
+      widths[i] = std::max(widths[i], columns(row[i]));
+  }
+  return widths;
 }
 
 } // namespace
@@ -158,13 +173,27 @@ std::string painted(colour c, std::string_view text, bool on) {
   return fmt::format("\x1b[{}m{}\x1b[0m", codes[static_cast<std::size_t>(c)], text);
 }
 
-std::vector<std::string> table(const std::vector<std::vector<std::string>>& rows, std::size_t width) {
-  std::vector<std::size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t i = 0; i < row.size(); ++i)
-      widths[i] = std::max(widths[i], columns(row[i]));
+std::vector<std::vector<std::string>> narrowed(std::vector<std::vector<std::string>> rows, std::vector<int> spare,
+                                               std::size_t width) {
+  auto widths = widths_of(rows);
+  const auto too_wide = [&] {
+    return std::accumulate(widths.begin(), widths.end() - 1, 2 * (widths.size() - 1)) +
+               std::min(widths.back(), last_column_min) >
+           width;
+  };
+  while (width > 0 && widths.size() > 1 && too_wide()) {
+    const auto most = std::max_element(spare.begin(), spare.end()) - spare.begin();
+    if (spare.at(static_cast<std::size_t>(most)) == 0) break;
+    spare.erase(spare.begin() + most);
+    widths.erase(widths.begin() + most);
+    for (auto& row : rows)
+      row.erase(row.begin() + most);
   }
+  return rows;
+}
+
+std::vector<std::string> table(const std::vector<std::vector<std::string>>& rows, std::size_t width) {
+  const auto widths = widths_of(rows);
   std::vector<std::string> lines;
   for (const auto& row : rows) {
     std::string line;

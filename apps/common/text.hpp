@@ -62,6 +62,12 @@ enum class colour { plain, red, green, yellow, blue, bold, dim };
 /// `text` in that colour if `on`.
 std::string painted(colour c, std::string_view text, bool on);
 
+/// The rows without the columns that can be spared most, as many of them as must go for the others to be
+/// `width` columns (0: no limit) wide at most, the last one cut. `spare` says how well each column can be spared; 0: not at
+/// all.
+std::vector<std::vector<std::string>> narrowed(std::vector<std::vector<std::string>> rows, std::vector<int> spare,
+                                               std::size_t width);
+
 /// Rows of cells as aligned columns, the first row as heading; the last column is cut so that lines fit into `width`
 /// columns (0: no limit).
 std::vector<std::string> table(const std::vector<std::vector<std::string>>& rows, std::size_t width);

@@ -2,6 +2,7 @@
 
 #include "apps/common/display.hpp"
 #include "apps/common/evaluate.hpp"
+#include "apps/common/pages.hpp"
 #include "apps/common/report.hpp"
 #include "apps/common/text.hpp"
 #include "apps/coppice-admin/output.hpp"
@@ -10,12 +11,10 @@
 #include <nlohmann/json.hpp>
 
 #include <iostream>
+#include <tuple>
 
 namespace coppice::app {
 namespace {
-
-/// Attempts asked for at once.
-constexpr std::size_t page_rows_max = 1000;
 
 std::string ended_text(const ledger::attempt_row& attempt) {
   return attempt.ended_ms ? duration_text(std::chrono::milliseconds{*attempt.ended_ms - attempt.started_ms}) : "";
@@ -39,54 +38,71 @@ expected<void> attempts_command(farm& f, const attempts_options& options, bool j
     if (!root) return tl::unexpected(root.error());
     query.drv = root->drv;
   }
-  std::vector<std::vector<std::string>> rows{{"STARTED", "TOOK", "CPU", "MEMORY", "RESULT", "NODE", "TOKEN", "DERIVATION", "INHASH"}};
-  for (std::size_t left = options.count; left > 0;) {
-    query.limit = static_cast<std::uint32_t>(std::min(left, page_rows_max));
-    auto page = f.ask<ledger::attempt_rows>("observatory", "attempts", query);
-    if (!page) return tl::unexpected(page.error());
-    for (const auto& row : page->rows) {
-      if (json) std::cout << json_text(attempt_json(row)) << '\n';
-      rows.push_back({utc_text(row.started_ms), ended_text(row), cpu_text(row.usage), memory_text(row.usage),
-                      attempt_result(row), cleaned(row.node.value),
-                      std::to_string(row.token.value), short_name(row.drv), row.key.to_string()});
-    }
-    if (page->rows.size() < query.limit) break;
-    left -= page->rows.size();
-    query.before_ms = page->rows.back().started_ms;
-  }
-  if (!json) print_table(rows);
-  print_age(counted(rows.size() - 1, "attempt", "attempts"));
+  listing list({{"STARTED", 4},
+                {"TOOK", 2},
+                {"CPU", 6},
+                {"MEMORY", 5},
+                {"RESULT"},
+                {"NODE", 3},
+                {"TOKEN", 7},
+                {"DERIVATION"},
+                {"INHASH", 8}},
+               json);
+  auto more = each_row<ledger::attempt_row>(
+      options.count, page_rows_max,
+      [&](auto* last, std::uint32_t limit) {
+        query.limit = limit;
+        if (last)
+          std::tie(query.before_ms, query.before_key, query.before_token) =
+              std::tie(last->started_ms, last->key, last->token);
+        return rows_of(f.ask<ledger::attempt_rows>("observatory", "attempts", query));
+      },
+      [&](const ledger::attempt_row& row) {
+        list.add(attempt_json(row), {utc_text(row.started_ms), ended_text(row), cpu_text(row.usage),
+                                     memory_text(row.usage), attempt_result(row), cleaned(row.node.value),
+                                     std::to_string(row.token.value), short_name(row.drv), row.key.to_string()});
+      });
+  if (!more) return tl::unexpected(more.error());
+  list.end("attempt", "attempts", *more);
   return {};
 }
 
-expected<void> locks_command(farm& f, bool json) {
-  auto locks = f.ask<ledger::lock_states>("observatory", "locks", ledger::held_locks{});
-  if (!locks) return tl::unexpected(locks.error());
-  std::vector<std::vector<std::string>> rows{{"PHASE", "TOKEN", "NODE", "DERIVATION", "INHASH"}};
-  for (const auto& row : locks->rows) {
-    if (json) std::cout << json_text(lock_json(row)) << '\n';
-    rows.push_back({std::string(ledger::to_string(row.phase)), std::to_string(row.token.value), cleaned(row.node.value),
-                    short_name(row.drv), row.key.to_string()});
-  }
-  if (!json) print_table(rows);
-  print_age(counted(rows.size() - 1, "lock", "locks"));
+expected<void> locks_command(farm& f, std::size_t count, bool json) {
+  ledger::held_locks query;
+  listing list({{"PHASE"}, {"TOKEN", 2}, {"NODE", 1}, {"DERIVATION"}, {"INHASH", 3}}, json);
+  auto more = each_row<ledger::lock_state>(
+      count, page_rows_max,
+      [&](auto* last, std::uint32_t limit) {
+        query.limit = limit;
+        if (last) std::tie(query.after_session, query.after) = std::tie(last->holder.session, last->key);
+        return rows_of(f.ask<ledger::lock_states>("observatory", "locks", query));
+      },
+      [&](const ledger::lock_state& row) {
+        list.add(lock_json(row), {std::string(ledger::to_string(row.phase)), std::to_string(row.token.value),
+                                  cleaned(row.node.value), short_name(row.drv), row.key.to_string()});
+      });
+  if (!more) return tl::unexpected(more.error());
+  list.end("lock", "locks", *more);
   return {};
 }
 
 expected<void> failures_command(farm& f, std::size_t count, bool json) {
   ledger::read_failures query;
-  query.limit = static_cast<std::uint32_t>(std::min(count, page_rows_max));
-  auto failures = f.ask<ledger::failure_rows>("observatory", "failures", query);
-  if (!failures) return tl::unexpected(failures.error());
-  std::vector<std::vector<std::string>> rows{{"LAST", "CLASS", "COUNT", "REMEMBERED", "DERIVATION", "REASON"}};
-  for (const auto& row : failures->rows) {
-    if (json) std::cout << json_text(failure_json(row)) << '\n';
-    rows.push_back({row.last_ms > 0 ? utc_text(row.last_ms) : "", std::string(to_string(row.failure)),
-                    std::to_string(row.count), row.remembered ? "yes" : "", short_name(row.drv),
-                    cleaned(row.reason.substr(0, row.reason.find('\n')))});
-  }
-  if (!json) print_table(rows);
-  print_age(counted(rows.size() - 1, "failure", "failures"));
+  listing list({{"LAST", 2}, {"CLASS"}, {"COUNT", 3}, {"REMEMBERED", 4}, {"DERIVATION"}, {"REASON", 1}}, json);
+  auto more = each_row<ledger::failure_row>(
+      count, page_rows_max,
+      [&](auto* last, std::uint32_t limit) {
+        query.limit = limit;
+        if (last) std::tie(query.before_ms, query.after) = std::tie(last->last_ms, last->key);
+        return rows_of(f.ask<ledger::failure_rows>("observatory", "failures", query));
+      },
+      [&](const ledger::failure_row& row) {
+        list.add(failure_json(row), {row.last_ms > 0 ? utc_text(row.last_ms) : "", std::string(to_string(row.failure)),
+                                     std::to_string(row.count), row.remembered ? "yes" : "", short_name(row.drv),
+                                     cleaned(row.reason.substr(0, row.reason.find('\n')))});
+      });
+  if (!more) return tl::unexpected(more.error());
+  list.end("failure", "failures", *more);
   return {};
 }
 
@@ -98,7 +114,8 @@ expected<void> forget_failure_command(farm& f, const std::string& what, bool jso
     forget.drv = root->drv;
   }
   auto done = f.ask<ledger::done>("observatory", "forget", forget);
-  if (!done) return fail(done.error().code, fmt::format("cannot forget the failures of {}: {}", what, done.error().what));
+  if (!done)
+    return fail(done.error().code, fmt::format("cannot forget the failures of {}: {}", what, done.error().what));
   if (json)
     std::cout << json_text({{"forgotten", what}}) << std::endl;
   else

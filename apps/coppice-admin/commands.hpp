@@ -46,7 +46,8 @@ struct attempts_options {
 /// Newest first.
 expected<void> attempts_command(farm& f, const attempts_options& options, bool json);
 
-expected<void> locks_command(farm& f, bool json);
+/// At most `count`.
+expected<void> locks_command(farm& f, std::size_t count, bool json);
 
 /// What failed and is not there; newest first, at most `count`.
 expected<void> failures_command(farm& f, std::size_t count, bool json);

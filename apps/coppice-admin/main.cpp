@@ -12,6 +12,7 @@ struct command_line {
   farm_options farm;
   attempts_options attempts;
   std::size_t failures = 100;
+  std::size_t locks = SIZE_MAX;
   std::string forget;
   kill_actor kill;
   queue_options queue;
@@ -48,7 +49,7 @@ int run(int argc, char** argv) {
                             "POS counts among what waits for the same kind of slot. Order: priority, then the number of\n"
                             "steps above it in its request (PATH), then age. A request places at most some thousands of\n"
                             "steps at a time; 'coppice explain DRV' tells of any step.");
-  queue->add_option("-n", line.queue.count, "how many")
+  queue->add_option("-n,--limit", line.queue.count, "how many")
       ->type_name("N")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -56,9 +57,9 @@ int run(int argc, char** argv) {
   auto* requests = add_command(app, line, "requests", "list the requests of all clients: all open ones, and the newest others",
                                "Examples:\n  coppice-admin requests -n 0      # only open ones\n"
                                "  coppice-admin requests --json | jq 'select(.state == \"open\") | .id'");
-  requests->add_option("-n", line.requests, "how many that are over, at most 1000")
+  requests->add_option("-n,--limit", line.requests, "how many that are over")
       ->type_name("N")
-      ->check(CLI::Range(0, 1000))
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   auto* nodes = add_command(app, line, "nodes", "list the machines: slots, systems, features, what is free, drained or not",
                             "Examples:\n  coppice-admin nodes\n"
@@ -92,18 +93,19 @@ int run(int argc, char** argv) {
   auto* attempts = add_command(
       app, line, "attempts", "list the attempts at builds, newest first",
       "Examples:\n  coppice-admin attempts -n 20\n  coppice-admin attempts --drv /nix/store/0a1b…-hello.drv --json");
-  attempts->add_option("-n", line.attempts.count, "how many")
+  attempts->add_option("-n,--limit", line.attempts.count, "how many")
       ->type_name("N")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   attempts->add_option("--drv", line.attempts.drv, "only attempts of this derivation")->type_name("DRV");
   auto* locks =
       add_command(app, line, "locks", "list the locks that are held", "Example:\n  coppice-admin locks --json");
+  locks->add_option("-n,--limit", line.locks, "how many [all]")->type_name("N")->check(CLI::PositiveNumber);
   auto* failures = add_command(app, line, "failures", "list what failed and is not there, newest first",
-                               "Examples:\n  coppice-admin failures\n  coppice-admin failures -n 1000 --json");
-  failures->add_option("-n", line.failures, "how many, at most 1000")
+                               "Examples:\n  coppice-admin failures\n  coppice-admin failures -n 100000 --json");
+  failures->add_option("-n,--limit", line.failures, "how many")
       ->type_name("N")
-      ->check(CLI::Range(1, 1000))
+      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   auto* forget = add_command(app, line, "forget-failure", "let the next request try again what failed too often",
                              "Examples:\n  coppice-admin forget-failure /nix/store/0a1b…-hello.drv\n"
@@ -168,7 +170,7 @@ int run(int argc, char** argv) {
     if (partial_retry->parsed()) return partial_retry_command(*found, line.retry, json);
     if (partial_drop->parsed()) return partial_drop_command(*found, line.drop, json);
     if (attempts->parsed()) return attempts_command(*found, line.attempts, json);
-    if (locks->parsed()) return locks_command(*found, json);
+    if (locks->parsed()) return locks_command(*found, line.locks, json);
     if (events->parsed()) return events_command(*found, line.events, json);
     if (failures->parsed()) return failures_command(*found, line.failures, json);
     if (forget->parsed()) return forget_failure_command(*found, line.forget, json);

@@ -1,6 +1,7 @@
 #include "apps/common/admin_report.hpp"
 #include "apps/common/display.hpp"
 #include "apps/common/evaluate.hpp"
+#include "apps/common/pages.hpp"
 #include "apps/common/report.hpp"
 #include "apps/common/text.hpp"
 #include "apps/coppice-admin/commands.hpp"
@@ -14,7 +15,6 @@
 namespace coppice::app {
 namespace {
 
-constexpr std::size_t page_rows_max = 1000;
 /// Open requests whose progress is asked for, too.
 constexpr std::size_t followed_max = 20;
 
@@ -22,17 +22,36 @@ void print(const nlohmann::json& fact, const std::string& text, bool json) {
   std::cout << (json ? json_text(fact) : text) << std::endl;
 }
 
+/// All outputs that are kept.
+template <class Each>
+expected<void> each_partial(farm& f, Each each) {
+  auto done = each_row<partial_output>(
+      SIZE_MAX, page_rows_max,
+      [&](auto* last, std::uint32_t limit) {
+        return rows_of(
+            f.ask<partial_outputs>("inspector", "partials", get_partials{last ? last->key : inhash{}, limit}));
+      },
+      each);
+  if (!done) return tl::unexpected(done.error());
+  return {};
+}
+
 /// Those that are kept of this derivation, or all.
 expected<std::vector<partial_output>> find_partials(farm& f, const std::string& what) {
-  auto found = f.ask<partial_outputs>("inspector", "partials", get_partials{});
-  if (!found) return tl::unexpected(found.error());
-  if (what == "all") return std::move(found->rows);
-  auto root = parse_root(what);
-  if (!root) return tl::unexpected(root.error());
-  std::erase_if(found->rows, [&](auto& row) { return row.drv != root->drv; });
-  if (found->rows.empty())
+  std::optional<nix::store_path> drv;
+  if (what != "all") {
+    auto root = parse_root(what);
+    if (!root) return tl::unexpected(root.error());
+    drv = root->drv;
+  }
+  std::vector<partial_output> found;
+  auto done = each_partial(f, [&](const partial_output& row) {
+    if (!drv || row.drv == *drv) found.push_back(row);
+  });
+  if (!done) return tl::unexpected(done.error());
+  if (drv && found.empty())
     return fail(ec::not_found, fmt::format("no outputs of {} wait to be uploaded; see 'partial list'", what));
-  return std::move(found->rows);
+  return found;
 }
 
 /// Does it to each of them; the first error ends it.
@@ -55,69 +74,84 @@ expected<void> order_partials(farm& f, const std::string& what, const std::strin
 } // namespace
 
 expected<void> queue_command(farm& f, const queue_options& options, bool json) {
-  std::vector<queued_job> jobs;
+  listing list(
+      {{"POS"}, {"SLOT", 5}, {"PRIO", 3}, {"PATH", 4}, {"WAITING", 2}, {"REQUEST", 6}, {"DERIVATION"}, {"WHY", 1}},
+      json);
   job_queue page;
   get_queue query{options.offset, 0};
-  do {
-    query.limit = static_cast<std::uint32_t>(std::min(options.count - jobs.size(), page_rows_max));
-    auto answer = f.ask<job_queue>("inspector", "queue", query);
-    if (!answer) return tl::unexpected(answer.error());
-    page = std::move(*answer);
-    for (const auto& job : page.rows)
-      if (json) std::cout << json_text(queued_job_json(job)) << '\n';
-    jobs.insert(jobs.end(), page.rows.begin(), page.rows.end());
-    query.offset += page.rows.size();
-  } while (page.rows.size() == page_rows_max && jobs.size() < options.count);
-  if (!json) print_table(queue_rows(jobs));
-  if (!json && options.offset + jobs.size() < page.total)
-    std::cout << fmt::format("… {} of {}; --offset {} goes on", jobs.size(), page.total, query.offset) << '\n';
-  print_age(
-      fmt::format("{} waiting, {} being assigned; what a request has not placed yet is not here, see 'coppice explain'",
-                  counted(page.total, "job", "jobs"), page.assigned));
+  auto more = each_row<queued_job>(
+      options.count, page_rows_max,
+      [&](auto* last, std::uint32_t limit) -> expected<std::vector<queued_job>> {
+        query.limit = limit;
+        if (last) query = {0, limit, queue_place{last->priority, last->critical_path, last->age, last->key}};
+        auto answer = f.ask<job_queue>("inspector", "queue", query);
+        if (!answer) return tl::unexpected(answer.error());
+        page = std::move(*answer);
+        return std::move(page.rows);
+      },
+      [&](const queued_job& job) { list.add(queued_job_json(job), queued_job_cells(job)); });
+  if (!more) return tl::unexpected(more.error());
+  list.end(fmt::format("{} waiting, {} being assigned; what a request has not placed yet is not here, see 'coppice "
+                       "explain'",
+                       counted(page.total, "job", "jobs"), page.assigned),
+           *more ? fmt::format("… {} of {}; --offset {} goes on", list.size(), page.total, options.offset + list.size())
+                 : std::string());
   return {};
 }
 
 expected<void> requests_command(farm& f, std::size_t count, bool json) {
-  get_requests query;
-  query.limit = static_cast<std::uint32_t>(count);
-  auto found = f.ask<request_summaries>("gateway", "status", query);
-  if (!found) return tl::unexpected(found.error());
-  table_rows rows{{"ID", "STATE", "CLIENT", "SUBMITTED", "PRIO", "DONE", "BUILDING", "QUEUED", "BUILDS"}};
+  listing list({{"ID"},
+                {"STATE", 2},
+                {"CLIENT", 5},
+                {"SUBMITTED", 7},
+                {"PRIO", 6},
+                {"DONE", 1},
+                {"BUILDING", 3},
+                {"QUEUED", 4},
+                {"BUILDS"}},
+               json);
   std::size_t open = 0;
-  for (const auto& row : found->rows) {
-    auto out = summary_json(row);
+  auto more = each_request(f, count, [&](const request_summary& row) {
+    auto fact = summary_json(row);
     step_counts counts;
     bool counted_here = false;
-    if (row.state == request_state::open && ++open <= followed_max) {
-      auto progress = f.ask<request_progress>("gateway", "poll", poll_request{row.id, 0, 0});
-      if (!progress) return tl::unexpected(progress.error());
-      counts = progress->counts;
-      counted_here = true;
-      out["steps"] = progress_json(*progress)["steps"];
-    }
-    if (json) std::cout << json_text(out) << '\n';
+    if (row.state == request_state::open && ++open <= followed_max)
+      // ignored: one that says nothing now is listed without its counts
+      if (auto progress = f.ask<request_progress>("gateway", "poll", poll_request{row.id, 0, 0})) {
+        counts = progress->counts;
+        counted_here = true;
+        fact["steps"] = progress_json(*progress)["steps"];
+      }
     auto number = [&](std::uint64_t n) { return counted_here ? std::to_string(n) : std::string(); };
     auto builds = row.roots.empty() ? std::string() : short_name(row.roots.front());
     if (row.roots.size() > 1) builds += fmt::format(" and {} more", row.roots.size() - 1);
-    rows.push_back({row.id.to_string(), std::string(to_string(row.state)), cleaned(row.client),
+    list.add(fact, {row.id.to_string(), std::string(to_string(row.state)), cleaned(row.client),
                     utc_text(row.submitted_ms), std::to_string(row.priority),
                     counted_here ? fmt::format("{}/{}", counts.built + counts.reused, counts.total) : "",
                     number(counts.building), number(counts.queued + counts.planned), builds});
-  }
-  if (!json) print_table(rows);
-  print_age(fmt::format("{}, {} open", counted(found->rows.size(), "request", "requests"), open));
+  });
+  if (!more) return tl::unexpected(more.error());
+  list.end(fmt::format("{}, {} open", counted(list.size(), "request", "requests"), open));
   return {};
 }
 
 expected<void> nodes_command(farm& f, bool json) {
   auto nodes = f.ask<node_statuses>("inspector", "nodes", get_nodes{});
   if (!nodes) return tl::unexpected(nodes.error());
-  if (json)
-    for (const auto& node : nodes->rows)
-      std::cout << json_text(node_json(node)) << '\n';
-  else
-    print_table(node_rows(*nodes));
-  print_age(counted(nodes->rows.size(), "machine", "machines"));
+  listing list({{"NODE"},
+                {"STATE"},
+                {"FREE", 1},
+                {"FREE IO", 4},
+                {"MEMORY", 2},
+                {"DISK", 3},
+                {"HEARD", 5},
+                {"SYSTEMS", 6},
+                {"FEATURES", 7},
+                {"WHY"}},
+               json);
+  for (const auto& node : nodes->rows)
+    list.add(node_json(node), node_cells(node));
+  list.end("machine", "machines", false);
   return {};
 }
 
@@ -146,14 +180,10 @@ expected<void> gone_command(farm& f, const std::string& what, bool json) {
 }
 
 expected<void> partial_list_command(farm& f, bool json) {
-  auto found = f.ask<partial_outputs>("inspector", "partials", get_partials{});
-  if (!found) return tl::unexpected(found.error());
-  if (json)
-    for (const auto& row : found->rows)
-      std::cout << json_text(partial_json(row)) << '\n';
-  else
-    print_table(partial_rows(*found));
-  print_age(fmt::format("{} built and not committed", counted(found->rows.size(), "derivation", "derivations")));
+  listing list({{"TOKEN", 1}, {"NODE", 3}, {"SIZE", 2}, {"DERIVATION"}, {"INHASH", 4}, {"DOING"}}, json);
+  auto done = each_partial(f, [&](const partial_output& row) { list.add(partial_json(row), partial_cells(row)); });
+  if (!done) return done;
+  list.end(fmt::format("{} built and not committed", counted(list.size(), "derivation", "derivations")));
   return {};
 }
 

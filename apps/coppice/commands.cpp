@@ -2,6 +2,7 @@
 
 #include "apps/common/admin_report.hpp"
 #include "apps/common/evaluate.hpp"
+#include "apps/common/pages.hpp"
 #include "apps/common/report.hpp"
 #include "runtime/random.hpp"
 
@@ -129,14 +130,15 @@ expected<int> watch_command(client& c, const request_id& id, bool json) {
 expected<int> status_command(client& c, const request_id& id, bool json) {
   if (auto connected = c.connect(); !connected) return tl::unexpected(connected.error());
   if (id.empty()) {
-    auto found = c.ask<request_summaries>("gateway", "status", get_requests{});
-    if (!found) return tl::unexpected(found.error());
     std::vector<std::vector<std::string>> rows{{"ID", "STATE", "CLIENT", "SUBMITTED", "BUILDS"}};
-    for (const auto& row : found->rows) {
-      if (json) std::cout << json_text(summary_json(row)) << '\n';
-      rows.push_back({row.id.to_string(), std::string(to_string(row.state)), cleaned(row.client),
-                      utc_text(row.submitted_ms), roots_text(row.roots)});
-    }
+    auto listed = each_request(c, get_requests{}.limit, [&](const request_summary& row) {
+      if (json)
+        std::cout << json_text(summary_json(row)) << '\n';
+      else
+        rows.push_back({row.id.to_string(), std::string(to_string(row.state)), cleaned(row.client),
+                        utc_text(row.submitted_ms), roots_text(row.roots)});
+    });
+    if (!listed) return tl::unexpected(listed.error());
     if (!json)
       for (const auto& line : table(rows, output_size().width))
         std::cout << line << '\n';

@@ -58,7 +58,9 @@ constexpr std::array kinds{&read<submit_request>,
                            &read<get_queue>,
                            &read<drain_node>,
                            &read<drop_partial>,
-                           &read<explanation>};
+                           &read<explanation>,
+                           &read<ledger::read_failures>,
+                           &read<get_partials>};
 
 } // namespace
 

@@ -1,8 +1,11 @@
 """What an operator sees and orders: coppice-admin, and coppice explain."""
 
+import concurrent.futures
+import contextlib
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import unittest
@@ -10,7 +13,7 @@ import urllib.error
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import farm
-from farm import CANCELLED, OK, UNREACHABLE, USAGE, drv_name, wait_until
+from farm import CANCELLED, FAILED, OK, UNREACHABLE, USAGE, drv_name, wait_until
 from terminal import Terminal
 
 
@@ -120,20 +123,6 @@ class Explain(Admin):
         self.assertEqual([drv_name(j["drv"]) for j in found["place"]["ahead"]], ["urgent", "one"])
         self.assertIn("it waits for a machine, as number 3 of 3", text)
 
-    def test_a_long_queue_comes_in_pages(self):
-        top, = self.instantiate('step "top" (toString (map (n: step "leaf-${toString n}" "exit 1") (builtins.genList (n: n) 2100)))')
-        self.start()
-        self.order("drain")
-        self.node.submit(top)
-        wait_until("as many wait as a request may place", lambda: len(self.lines("queue", "-n", "5000")) == 2048)
-        jobs = self.lines("queue", "-n", "5000")
-        self.assertEqual([j["position"] for j in jobs], list(range(1, 2049)))
-        self.assertEqual(len({j["inhash"] for j in jobs}), 2048)
-        self.assertIn("… 100 of 2048; --offset 100 goes on", self.order("queue").out)
-        placed = {j["drv"] for j in jobs}
-        left = (set(re.findall(r"/nix/store/\S{32}-leaf-\d+\.drv", farm.read(top))) - placed).pop()
-        self.assertRegex(self.explained_as(left, "waits_for_lock")[1], r"it is ready, and waits behind \d+ steps? of its request\n")
-
     def test_what_no_machine_can_build_waits_and_says_so_at_once(self):
         drv, = self.instantiate('make { system = "riscv64-linux"; } "foreign" "echo > $out"')
         vm, = self.instantiate('make { requiredSystemFeatures = [ "quantum" ]; } "vm" "echo > $out"', name="vm")
@@ -160,6 +149,64 @@ class Explain(Admin):
 
     def test_what_is_no_store_path_is_refused(self):
         self.assertIn("no store path", self.ends_with(self.start().coppice("explain", "hello"), USAGE).err)
+
+
+class LongLists(Admin):
+    """Longer than the 1000 rows that one answer holds."""
+
+    def all_and_some(self, command, total):
+        """The whole list, each row once; with a limit it says that there is more."""
+        rows = self.lines(command, "--limit", "5000")
+        keys = [r["inhash"] for r in rows]
+        self.assertEqual((len(rows), len(set(keys))), (total, total))
+        self.assertEqual([r["inhash"] for r in self.lines(command, "-n", "1050")], keys[:1050])
+        some = self.order(command, "-n", "7")
+        self.assertRegex(some.out, r"\n… 7 (of \d+|and more); ")
+        self.assertEqual(some.out.count("\n"), 1 + 7 + 1)
+        self.assertNotIn("…", self.order(command, "-n", str(total)).out[-80:])
+        return rows
+
+    def test_what_waits_is_listed_in_pages(self):
+        top, = self.instantiate('step "top" (toString (map (n: step "leaf-${toString n}" "exit 1") (builtins.genList (n: n) 2100)))')
+        self.start()
+        self.order("drain")
+        self.node.submit(top)
+        wait_until("as many wait as a request may place", lambda: len(self.lines("queue", "-n", "5000")) == 2048)
+        jobs = self.all_and_some("queue", 2048)
+        self.assertEqual([j["position"] for j in jobs], list(range(1, 2049)))
+        self.assertEqual([j["position"] for j in self.lines("queue", "--offset", "1020", "-n", "1025")], list(range(1021, 2046)))
+        self.assertEqual({j["inhash"] for j in jobs}, {j["inhash"] for j in self.all_and_some("locks", 2048)})
+        placed = {j["drv"] for j in jobs}
+        left = (set(re.findall(r"/nix/store/\S{32}-leaf-\d+\.drv", farm.read(top))) - placed).pop()
+        self.assertRegex(self.explained_as(left, "waits_for_lock")[1], r"it is ready, and waits behind \d+ steps? of its request\n")
+
+    def test_what_failed_and_what_was_tried_is_listed_in_pages(self):
+        drv, = self.instantiate('step "bad" "exit 3"')
+        self.ends_with(self.start().build(drv), FAILED)
+        self.node.stop()
+        with contextlib.closing(sqlite3.connect(os.path.join(self.node.state, "ledger.sqlite"))) as db, db:
+            keys = [os.urandom(32) for _ in range(1099)]
+            for table in ("inhash", "failed", "attempt"):  # the same for other derivations, at the same moment
+                row = db.execute(f"SELECT * FROM {table}").fetchone()
+                names = [column[1] for column in db.execute(f"PRAGMA table_info({table})")]
+                copies = [[key if name == "inhash" else value for name, value in zip(names, row)] for key in keys]
+                db.executemany(f"INSERT INTO {table} VALUES ({','.join('?' * len(names))})", copies)
+        self.node.start()
+        self.all_and_some("failures", 1100)
+        self.all_and_some("attempts", 1100)
+
+    def test_requests_are_listed_in_pages(self):
+        drv, = self.instantiate('step "bad" "exit 3"')
+        self.start()
+        self.order("drain")
+        with concurrent.futures.ThreadPoolExecutor(4) as some:
+            ids = set(some.map(lambda _: self.node.submit(drv), range(105)))  # a page of requests is 100
+        listed = lambda *words: sorted(r["id"] for r in self.lines("requests", *words))
+        self.assertEqual(listed("-n", "0"), sorted(ids))
+        self.order("undrain")
+        wait_until("all have failed", lambda: not listed("-n", "0"))
+        self.assertEqual(listed("-n", "1000"), sorted(ids))
+        self.assertEqual(len(listed("-n", "102")), 102)
 
 
 class Orders(Admin):

@@ -542,6 +542,21 @@ TEST_CASE("the queue is shown in its order, in pages, with the reason of each") 
   CHECK(page.rows[0] == all.rows[2]);
 }
 
+TEST_CASE("the next page of the queue begins behind the last job seen, even if that and others are gone") {
+  bench b;
+  for (auto name : {"a", "b", "c", "d"}) b.add(job_of(name));
+  auto first = b.p.page({0, 2}, b.now);
+  REQUIRE(first.rows.size() == 2);
+  auto& last = first.rows.back();
+  for (auto name : {"a", "b"}) b.p.remove(key_of(name), {1});
+  b.add(job_of("urgent", 1, 9));
+  auto next = b.p.page({0, 2, queue_place{last.priority, last.critical_path, last.age, last.key}}, b.now);
+  REQUIRE(next.rows.size() == 2);
+  CHECK(bench::name_of(next.rows[0].key) == "c");
+  CHECK(next.rows[0].position == 2); // the urgent one is first
+  CHECK(bench::name_of(next.rows[1].key) == "d");
+}
+
 TEST_CASE("who asks hears what is ahead of a job and why each machine does not take it") {
   bench b;
   auto full = offer_of("oak", 0);

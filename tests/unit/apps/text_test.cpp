@@ -105,3 +105,16 @@ TEST_CASE("an escape sequence that never ends hides no more than its line") {
   CHECK(cleaner.feed("\x1b]0;" + std::string(100'000, 'x')).empty());
   CHECK(cleaner.feed("\nnext") == "\nnext");
 }
+
+TEST_CASE("a table for a narrow terminal does without the columns that can be spared most") {
+  const std::vector<std::vector<std::string>> rows{{"NAME", "TIME", "ID"}, {"hello", "12 s", "0123456789"}};
+  CHECK(narrowed(rows, {0, 1, 2}, 0) == rows);
+  CHECK(narrowed(rows, {0, 1, 2}, 23) == rows);
+  CHECK(narrowed(rows, {0, 1, 2}, 22) == std::vector<std::vector<std::string>>{{"NAME", "TIME"}, {"hello", "12 s"}});
+  CHECK(narrowed(rows, {0, 2, 1}, 22) == std::vector<std::vector<std::string>>{{"NAME", "ID"}, {"hello", "0123456789"}});
+  CHECK(narrowed(rows, {0, 1, 2}, 5) == std::vector<std::vector<std::string>>{{"NAME"}, {"hello"}});
+  CHECK(narrowed(rows, {0, 0, 2}, 1) == std::vector<std::vector<std::string>>{{"NAME", "TIME"}, {"hello", "12 s"}});
+  const std::vector<std::vector<std::string>> cut{{"ID", "WHY"}, {"7", std::string(50, 'x')}};
+  CHECK(narrowed(cut, {0, 1}, 24) == cut); // the last one may be cut
+  CHECK(narrowed(cut, {0, 1}, 23).front().size() == 1);
+}

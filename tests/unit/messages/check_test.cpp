@@ -78,6 +78,16 @@ TEST_CASE("a poll that would wait too long is refused") {
 TEST_CASE("queries for too many rows are refused") {
   CHECK(check(get_requests{}));
   CHECK(refused(get_requests{{}, rows_max + 1}));
+  CHECK(check(get_requests{{}, rows_max, rows_max}));
+  CHECK(refused(get_requests{{}, 0, rows_max + 1}));
+  CHECK(check(ledger::held_locks{}));
+  CHECK(refused(ledger::held_locks{{}, ledger::rows_unlimited}));
+  CHECK(check(ledger::read_failures{}));
+  CHECK(refused(ledger::read_failures{{}, rows_max + 1}));
+  CHECK(check(get_partials{}));
+  CHECK(refused(get_partials{{}, rows_max + 1}));
+  CHECK(check(get_queue{}));
+  CHECK(refused(get_queue{0, rows_max + 1}));
   CHECK(check(ledger::read_attempts{}));
   CHECK(refused(ledger::read_attempts{{}, {}, 0, rows_max + 1}));
   CHECK(refused(ledger::read_attempts{{}, {}, -1, 10}));

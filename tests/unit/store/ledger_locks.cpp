@@ -1,5 +1,9 @@
 #include "ledger_support.hpp"
 
+#include <algorithm>
+#include <set>
+#include <tuple>
+
 using namespace coppice;
 using namespace coppice::test;
 using ledger::phase;
@@ -490,6 +494,66 @@ TEST_CASE("held locks are told by session", "[ledger]") {
   REQUIRE(held(session(0)) == std::vector{key(1)});
   REQUIRE(held(session(1)) == std::vector{key(2), key(3)});
   REQUIRE(held({}) == std::vector{key(1), key(2), key(3)});
+}
+
+TEST_CASE("held locks come in pages, each once whatever is let go meanwhile", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  std::vector<fence> tokens;
+  for (unsigned k = 1; k <= 5; ++k)
+    tokens.push_back(k < 3 ? f.acquire(k) : f.build(k));
+  auto page = [&](ledger::held_locks q) { return f.ask<ledger::lock_states>(q).rows; };
+  std::vector<inhash> seen;
+  ledger::held_locks q{{}, 2};
+  for (auto rows = page(q); !rows.empty(); rows = page(q)) {
+    REQUIRE(rows.size() <= 2);
+    for (auto& row : rows)
+      seen.push_back(row.key);
+    std::tie(q.after_session, q.after) = std::tie(rows.back().holder.session, rows.back().key);
+    if (seen.size() == 4) f.done(ledger::release{key(1), tokens[0], failure::cancelled, ""});
+  }
+  std::sort(seen.begin(), seen.end());
+  REQUIRE(seen == std::vector{key(1), key(2), key(3), key(4), key(5)});
+  REQUIRE(page({session(1), 2, session(1), key(3)}).size() == 2);
+  REQUIRE(page({session(1), 2, session(1), key(5)}).empty());
+}
+
+TEST_CASE("failures come in pages, also those of one moment and those that do not count", "[ledger]") {
+  farm f{EVERY_LEDGER, twice_in_a_minute};
+  for (unsigned k = 1; k <= 7; ++k)
+    f.done(ledger::fail_attempt{key(k), f.build(k), k == 7 ? failure::timed_out : failure::build_failed, "exit 1", ""});
+  f.now_ms += 10;
+  f.submit(5);
+  f.adopt(5);
+  f.done(ledger::fail_attempt{key(3), f.build(3, 5), failure::build_failed, "exit 1", ""});
+  std::vector<inhash> seen;
+  ledger::read_failures q{{}, 3};
+  for (;;) {
+    auto rows = f.ask<ledger::failure_rows>(q).rows;
+    for (auto& row : rows)
+      seen.push_back(row.key);
+    if (rows.size() < 3) break;
+    std::tie(q.before_ms, q.after) = std::tie(rows.back().last_ms, rows.back().key);
+  }
+  REQUIRE(seen.front() == key(3));
+  REQUIRE(std::set(seen.begin(), seen.end()).size() == 7);
+  REQUIRE(seen.size() == 7);
+}
+
+TEST_CASE("attempts that started in one moment come on both sides of a page's end", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  for (unsigned k = 1; k <= 5; ++k)
+    f.build(k);
+  std::set<inhash> seen;
+  ledger::read_attempts q{{}, {}, 0, 2};
+  for (;;) {
+    auto rows = f.ask<ledger::attempt_rows>(q).rows;
+    for (auto& row : rows)
+      REQUIRE(seen.insert(row.key).second);
+    if (rows.size() < 2) break;
+    std::tie(q.before_ms, q.before_key, q.before_token) =
+        std::tie(rows.back().started_ms, rows.back().key, rows.back().token);
+  }
+  REQUIRE(seen.size() == 5);
 }
 
 TEST_CASE("an inhash never heard of is free, and rows come in the order asked", "[ledger]") {

@@ -136,6 +136,11 @@ std::vector<expected<ledger::any_answer>> all_rows(ledger_backend& rows) {
     paths.paths.push_back(path("source" + std::to_string(k)));
     reads.emplace_back(ledger::read_attempts{key(k), drv(k), 500, 10});
     reads.emplace_back(ledger::read_attempts{{}, drv(k), 0, 10});
+    reads.emplace_back(ledger::read_attempts{{}, {}, 500, 3, key(k), {k}});
+    reads.emplace_back(ledger::held_locks{{}, 2, session(10 * (k % nodes)), key(k)});
+    reads.emplace_back(ledger::held_locks{session(10 * (k % nodes)), 2, session(10 * (k % nodes)), key(k)});
+    reads.emplace_back(ledger::read_failures{{}, 2, 500, key(k)});
+    reads.emplace_back(ledger::read_requests{{}, 2, 2, k, k + 2});
     reads.emplace_back(ledger::read_durations{{std::string(nix::derivation_name(drv(k)))}});
   }
   for (unsigned b = 0; b < 4 * keys; ++b)

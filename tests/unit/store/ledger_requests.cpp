@@ -225,6 +225,27 @@ TEST_CASE("all open requests are told, and the newest of the others", "[ledger]"
   REQUIRE(f.ask<ledger::request_rows>(ledger::read_requests{request(77), 2}).rows.empty());
 }
 
+TEST_CASE("requests come in pages: open ones by age, the others from the newest", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  for (unsigned r = 1; r < 8; ++r)
+    f.submit(r);
+  for (unsigned r = 1; r < 4; ++r)
+    f.ask<ledger::request_row>(ledger::cancel{request(r), ""});
+  auto page = [&](std::uint32_t limit, std::uint32_t open_limit, std::uint64_t open_after, std::uint64_t ended_before) {
+    auto rows = f.ask<ledger::request_rows>(ledger::read_requests{{}, limit, open_limit, open_after, ended_before}).rows;
+    std::vector<request_id> ids;
+    for (auto& row : rows)
+      ids.push_back(row.id);
+    return std::pair{ids, rows.empty() ? 0 : rows.back().number};
+  };
+  auto [first, last] = page(0, 2, 0, 0);
+  REQUIRE(first == std::vector{request(0), request(4)});
+  REQUIRE(page(0, 10, last, 0).first == std::vector{request(5), request(6), request(7)});
+  auto [newest, before] = page(2, 0, 0, 0);
+  REQUIRE(newest == std::vector{request(3), request(2)});
+  REQUIRE(page(2, 0, 0, before).first == std::vector{request(1)});
+}
+
 TEST_CASE("a batch tells each changed inhash once, in its last state", "[ledger]") {
   farm f{EVERY_LEDGER};
   std::vector<ledger::any_transaction> batch{f.acquiring(1), ledger::start{key(1), {1}, who(1, 7), node(1)},
