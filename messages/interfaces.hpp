@@ -87,6 +87,18 @@ using lock_watcher_actor = caf::typed_actor<
   /// The row as it was when the change became durable; act on it only through a transaction (R1).
   reacts_to<atom::changed_atom, ledger::lock_state>>;
 
+/// Whoever is told what changed in the ledger: LOCK_MANAGER, GRAPH_KEEPER, PUBLISHER, the LEDGERs of members.
+using ledger_watcher_actor = caf::typed_actor<
+  /// The rows that one durable batch changed; hints, which may be lost.
+  reacts_to<atom::changed_atom, ledger::changed>>;
+
+/// What other nodes may say to the LEDGER of the hub.
+using farm_ledger_actor = caf::typed_actor<
+  /// As below.
+  replies_to<atom::transact_atom, ledger::transaction>::with<ledger::answer>,
+  /// From a member, repeated: it wants to hear of what its session holds.
+  reacts_to<atom::watch_atom, watch_ledger, ledger_watcher_actor>>;
+
 /// Runs transactions on the durable ledger, in batches, and reports changes.
 using ledger_actor = caf::typed_actor<
   /// Answers once the transaction is durable, or with the error that says which condition did not hold.
@@ -152,10 +164,13 @@ using graph_keeper_actor = caf::typed_actor<
   // INTERNAL: look for requests nobody owns
   reacts_to<atom::tick_atom>>;
 
-/// Offers this machine's free slots and turns an assignment into a WORKER.
-using worker_pool_actor = caf::typed_actor<
+/// What ALLOCATORs of any node may say to a WORKER_POOL.
+using assignee_actor = caf::typed_actor<
   /// Start a WORKER for this job; false if it has one already; overloaded if no slot is free now.
-  replies_to<atom::assign_atom, job>::with<bool>,
+  replies_to<atom::assign_atom, job>::with<bool>>;
+
+/// Offers this machine's free slots and turns an assignment into a WORKER.
+using worker_pool_actor = assignee_actor::extend<
   /// From WORKER, at birth and every second: it is here, under this nonce, holds a slot or not, and is io_bound or not.
   reacts_to<atom::open_atom, inhash, nonce, bool, bool, lock_watcher_actor>,
   /// From WORKER: its slot is free from now on.
@@ -181,8 +196,13 @@ using worker_pool_actor = caf::typed_actor<
   // INTERNAL: repeat the offer
   reacts_to<atom::tick_atom>>;
 
+/// What WORKER_POOLs of any node may say to an ALLOCATOR.
+using offers_actor = caf::typed_actor<
+  /// From WORKER_POOL, repeated.
+  reacts_to<atom::offer_atom, offer, assignee_actor>>;
+
 /// Matches queued jobs with free, fitting slots.
-using allocator_actor = caf::typed_actor<
+using allocator_actor = offers_actor::extend<
   /// From GRAPH, repeated while the job is queued: find a worker for it. Answered at once; the assignment is seen by
   /// the row's change to building.
   replies_to<atom::place_atom, job, graph_actor>::with<ledger::done>,
@@ -190,8 +210,6 @@ using allocator_actor = caf::typed_actor<
   reacts_to<atom::place_atom, lend>,
   /// From GRAPH: not wanted any more.
   reacts_to<atom::withdraw_atom, withdraw>,
-  /// From WORKER_POOL, repeated.
-  reacts_to<atom::offer_atom, offer, worker_pool_actor>,
   /// What waits, in order, and why.
   replies_to<atom::queue_atom, get_queue>::with<job_queue>,
   /// The machines that offer themselves.
@@ -298,17 +316,25 @@ using publisher_actor = caf::typed_actor<
   // INTERNAL: the documents of one inhash are in the store, or not
   reacts_to<atom::stored_atom, ledger::lock_state, caf::error>>;
 
+/// What other nodes may say to CACHE_SERVER.
+using tickets_actor = caf::typed_actor<
+  /// A ticket that lets a node use the farm's store for a while.
+  replies_to<atom::open_atom, get_ticket>::with<upload_ticket>>;
+
 /// Serves the binary cache and logs over HTTP, and takes uploads of clients.
-using cache_server_actor = caf::typed_actor<
+using cache_server_actor = tickets_actor::extend<
   /// The base URL, once it listens.
   replies_to<atom::get_atom>::with<std::string>,
   /// A ticket that lets its bearer upload sources and closures for a while.
   replies_to<atom::open_atom, caller>::with<std::string>>;
 
-/// Knows the status of every actor and what every build is doing; restarts nobody.
-using observatory_actor = caf::typed_actor<
+/// Whoever is told what builds are doing: OBSERVATORY, of any node.
+using progress_actor = caf::typed_actor<
   /// From workers and their log relays.
-  reacts_to<atom::progress_atom, step_progress>,
+  reacts_to<atom::progress_atom, step_progress>>;
+
+/// Knows the status of every actor and what every build is doing; restarts nobody.
+using observatory_actor = progress_actor::extend<
   /// Tell this graph of the progress of that inhash.
   reacts_to<atom::follow_atom, inhash, graph_actor>,
   /// The tree of this node.

@@ -44,6 +44,22 @@ struct reclaim_lock {
   COPPICE_STRUCT(reclaim_lock, 1, key, 2, drv, 3, nonce, 4, built)
 };
 
+/// A member's LEDGER -> the hub's, repeated: what changes of the rows that this session holds, or held, is to be told.
+struct watch_ledger {
+  session_id session;
+  COPPICE_STRUCT(watch_ledger, 1, session)
+};
+
+/// A member -> the hub's CACHE_SERVER: where the farm's store is, and what lets its bearer write there for a while.
+struct get_ticket {
+  COPPICE_EMPTY_STRUCT(get_ticket)
+};
+struct upload_ticket {
+  std::string url; ///< of the binary cache
+  std::string ticket;
+  COPPICE_STRUCT(upload_ticket, 1, url, 2, ticket)
+};
+
 /// What a machine has left for builds.
 struct machine_room {
   std::uint64_t memory_bytes = 0;           ///< all it has

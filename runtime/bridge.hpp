@@ -9,8 +9,17 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace coppice::rt {
+
+/// Another node, which this one dials.
+struct node_address {
+  node_id node;
+  std::string endpoint;   ///< "tcp://host:port"
+  std::string public_key; ///< CURVE, z85
+  key_pair as;            ///< the keys by which it knows this node
+};
 
 struct bridge_options {
   std::string listen = "tcp://127.0.0.1:0";       ///< port 0: a free one
@@ -21,6 +30,11 @@ struct bridge_options {
   std::chrono::milliseconds self_test_period{60'000};
   std::chrono::milliseconds self_test_patience{
       5'000}; ///< then a test that came to no end is begun anew, with a warning
+  std::shared_ptr<rt::mesh> mesh = {};       ///< null: other nodes have nothing to say
+  std::vector<node_address> dials = {};      ///< nodes to be connected with; needs `mesh`
+  std::chrono::milliseconds dial_patience{5'000}; ///< for a welcome; then another socket
+  std::chrono::milliseconds redial_first{200};    ///< between a failed dial and the next; doubled each time
+  std::chrono::milliseconds redial_longest{8'000}; ///< well below a lease, or a node that comes back would lose it
 };
 
 /// What outlives an incarnation of BRIDGE: where the first one was bound, and the counters.
@@ -33,9 +47,9 @@ struct bridge_memory {
 class bridge_loop;
 
 /// BRIDGE.
-/// Takes: calls of other machines, through its sockets; get.
+/// Takes: calls of other machines, through its sockets; get. Dials the nodes it is told of.
 /// Sends: calls to the actors of the registry.
-/// Owns: the ROUTER and the ZAP responder, on a thread of their own that ends with it.
+/// Owns: the ROUTER, the DEALERs and the ZAP responder, on a thread of their own that ends with it.
 /// Supervised by ROOT, permanent: a restart binds the same endpoint again, and clients find it by themselves.
 class bridge {
 public:

@@ -5,6 +5,9 @@
 #include <pthread.h>
 #include <zmq.hpp>
 
+#include <deque>
+#include <random>
+
 namespace coppice::rt {
 
 namespace {
@@ -17,7 +20,8 @@ constexpr std::chrono::milliseconds allow_list_period{300};
 /// The ZAP responder and the rest of the node can only be reached through sockets that are set like this.
 void set_common(zmq::socket_t& s) {
   s.set(zmq::sockopt::linger, 0);
-  s.set(zmq::sockopt::sndhwm, 1024);
+  // a line's window and its heartbeats fit, so that a socket which takes no more is one whose peer is gone
+  s.set(zmq::sockopt::sndhwm, static_cast<int>(2 * send_window::messages_max));
   s.set(zmq::sockopt::rcvhwm, 1024);
   s.set(zmq::sockopt::maxmsgsize, static_cast<std::int64_t>(request_bytes_max));
   s.set(zmq::sockopt::handshake_ivl, 5000);
@@ -67,6 +71,70 @@ std::string local_form(std::string endpoint) {
 
 } // namespace
 
+/// The socket to a node that is dialled: a new one for each try, or what an old one still holds would reach the node's
+/// next process.
+class dialled {
+public:
+  dialled(zmq::context_t& context, const bridge_options& o, node_address to)
+      : context_(context), options_(o), to_(std::move(to)), pause_(o.redial_first) {}
+
+  const std::string& route() const { return to_.node.value; } // a ROUTER's own begin with a zero byte
+  zmq::socket_t* socket() { return socket_ ? &*socket_ : nullptr; }
+  void tick(sessions& all, instant now) {
+    if (socket_ && greeted_ && all.welcomed(route())) {
+      pause_ = options_.redial_first;
+      began_ = now;
+    } else if (socket_ && greeted_ && !all.has(route())) {
+      hang_up(now);
+    } else if (socket_ && now - began_ > options_.dial_patience) {
+      if (!std::exchange(complained_, true))
+        log::warn("BRIDGE", "node does not answer, dialled again and again name={} endpoint={}", to_.node.value, to_.endpoint);
+      hang_up(now);
+    } else if (socket_ && !greeted_) {
+      greeted_ = all.dial(route(), to_.node, now);
+    } else if (!socket_ && now >= next_) {
+      open(now);
+    }
+    if (socket_ && all.welcomed(route())) complained_ = false;
+  }
+  bool send(const frame& f) {
+    auto head = encode_head(f.head);
+    if (!socket_ || !socket_->send(zmq::buffer(head), zmq::send_flags::sndmore | zmq::send_flags::dontwait)) return false;
+    socket_->send(zmq::buffer(f.body), zmq::send_flags::dontwait);
+    return true;
+  }
+
+private:
+  void open(instant now) {
+    began_ = now;
+    greeted_ = false;
+    socket_.emplace(context_, zmq::socket_type::dealer);
+    set_common(*socket_);
+    socket_->set(zmq::sockopt::immediate, true);
+    socket_->set(zmq::sockopt::maxmsgsize, static_cast<std::int64_t>(reply_bytes_max + envelope_bytes_max));
+    socket_->set(zmq::sockopt::connect_timeout, static_cast<int>(options_.dial_patience.count()));
+    socket_->set(zmq::sockopt::curve_serverkey, to_.public_key);
+    socket_->set(zmq::sockopt::curve_publickey, to_.as.public_key);
+    socket_->set(zmq::sockopt::curve_secretkey, to_.as.secret_key);
+    socket_->connect(to_.endpoint);
+  }
+  void hang_up(instant now) {
+    socket_.reset();
+    std::uniform_real_distribution<double> jitter{0.8, 1.2};
+    next_ = now + std::chrono::duration_cast<std::chrono::milliseconds>(pause_ * jitter(random_));
+    pause_ = std::min(2 * pause_, options_.redial_longest);
+  }
+
+  zmq::context_t& context_;
+  const bridge_options& options_;
+  const node_address to_;
+  std::optional<zmq::socket_t> socket_;
+  bool greeted_ = false, complained_ = false;
+  instant began_{}, next_{};
+  std::chrono::milliseconds pause_;
+  std::minstd_rand random_{std::random_device{}()};
+};
+
 /// A dial of this node by this node, with a key that nobody knows: to be refused.
 struct self_test {
   zmq::socket_t socket;
@@ -83,7 +151,11 @@ public:
       , counters_(*owner.memory_->counters)
       , users_(options_.authorized)
       , sessions_(options_.sessions, users_, owner.exposed_, owner.port_, owner.memory_->counters,
-                  [this](const std::string& route, const frame& f) { return send(route, f); }) {}
+                  [this](const std::string& route, const frame& f) { return send(route, f); }, options_.mesh,
+                  owner.outbox_) {
+    for (auto& to : options_.dials)
+      dials_.emplace_back(context_, options_, to);
+  }
 
   void run() {
     open();
@@ -94,6 +166,7 @@ public:
       auto now = boot_clock::now();
       on_zap(now);
       on_router(now);
+      on_dials(now);
       for (auto& a : owner_.outbox_->take())
         sessions_.deliver(std::move(a));
       if (now >= next_tick_) on_tick(now);
@@ -135,11 +208,13 @@ private:
   }
 
   void poll() {
-    zmq::pollitem_t items[] = {{nullptr, owner_.outbox_->fd(), ZMQ_POLLIN, 0},
-                               {zap_.handle(), 0, ZMQ_POLLIN, 0},
-                               {router_.handle(), 0, ZMQ_POLLIN, 0}};
+    std::vector<zmq::pollitem_t> items = {{nullptr, owner_.outbox_->fd(), ZMQ_POLLIN, 0},
+                                          {zap_.handle(), 0, ZMQ_POLLIN, 0},
+                                          {router_.handle(), 0, ZMQ_POLLIN, 0}};
+    for (auto& d : dials_)
+      if (auto* s = d.socket()) items.push_back({s->handle(), 0, ZMQ_POLLIN, 0});
     try {
-      zmq::poll(items, std::size(items), tick_period);
+      zmq::poll(items, tick_period);
     } catch (const zmq::error_t& e) {
       if (e.num() != EINTR) throw;
     }
@@ -202,6 +277,17 @@ private:
     }
   }
 
+  void on_dials(instant now) {
+    multipart m;
+    for (auto& d : dials_)
+      for (int i = 0; i < batch_max && d.socket() && receive(*d.socket(), m); ++i) {
+        std::vector<std::string_view> parts;
+        for (auto& p : m.parts)
+          parts.push_back(p.to_string_view());
+        sessions_.heard_dialled(d.route(), parts, now);
+      }
+  }
+
   void on_tick(instant now) {
     next_tick_ = now + tick_period;
     if (now >= next_refresh_) {
@@ -209,6 +295,8 @@ private:
       refresh_users();
     }
     sessions_.tick(now);
+    for (auto& d : dials_)
+      d.tick(sessions_, now);
     if (test_)
       check_self_test(now);
     else if (now >= next_test_)
@@ -243,6 +331,8 @@ private:
   }
 
   bool send(const std::string& route, const frame& f) {
+    for (auto& d : dials_)
+      if (d.route() == route) return d.send(f);
     try {
       auto head = encode_head(f.head);
       if (!router_.send(zmq::buffer(route), zmq::send_flags::sndmore | zmq::send_flags::dontwait)) return false;
@@ -262,6 +352,7 @@ private:
   zmq::context_t context_{1};
   zmq::socket_t zap_{context_, zmq::socket_type::rep}; // closed after the ROUTER, as the order of members says
   zmq::socket_t router_{context_, zmq::socket_type::router};
+  std::deque<dialled> dials_;
   std::optional<self_test> test_;
   std::string endpoint_;
   rt::sessions sessions_;

@@ -33,18 +33,20 @@ enum class frame_kind : std::uint8_t {
   error = 6,   ///< node: id, code, what
   ping = 7,    ///< either: id; the other answers at once
   pong = 8,    ///< id of the ping
-  last_ = pong
+  cast = 9,    ///< between nodes: target, method; body the message; nobody answers
+  last_ = cast
 };
 
 struct envelope {
   std::uint32_t version = protocol_version_max;
   frame_kind kind = frame_kind::none;
   std::uint64_t id = 0;  ///< of a call, chosen by the caller
-  std::string target;    ///< name of an exposed actor, e.g. "gateway"
-  std::string method;    ///< e.g. "submit"
+  std::string target;    ///< name of an exposed actor, e.g. "gateway"; between nodes the path of one
+  std::string method;    ///< e.g. "submit"; between nodes with the message's name, e.g. "place lend"
   std::uint8_t code = 0; ///< an ec
   std::string what;
-  COPPICE_STRUCT(envelope, 1, version, 2, kind, 3, id, 4, target, 5, method, 6, code, 7, what)
+  std::string with;      ///< between nodes: path of the actor that is given along, or empty
+  COPPICE_STRUCT(envelope, 1, version, 2, kind, 3, id, 4, target, 5, method, 6, code, 7, what, 8, with)
 };
 
 struct hello {
@@ -53,7 +55,8 @@ struct hello {
   std::string name;         ///< of the program, for logs; never believed
   std::string text;         ///< its version, for logs
   std::uint64_t stream = 0; ///< another number: calls made before are forgotten
-  COPPICE_STRUCT(hello, 1, magic, 2, min_version, 3, max_version, 4, name, 5, text, 6, stream)
+  coppice::incarnation incarnation = {}; ///< of a node's process: an older one's session does not replace a newer one's
+  COPPICE_STRUCT(hello, 1, magic, 2, min_version, 3, max_version, 4, name, 5, text, 6, stream, 7, incarnation)
 };
 struct welcome {
   std::uint32_t version = 0; ///< the highest that both speak
@@ -61,7 +64,8 @@ struct welcome {
   std::string text;                    ///< the node's software version
   std::uint64_t request_bytes_max = 0; ///< larger frames break the connection
   std::uint64_t ping_ms = 0;           ///< who is silent for three times as long is taken for dead
-  COPPICE_STRUCT(welcome, 1, version, 2, node, 3, text, 4, request_bytes_max, 5, ping_ms)
+  coppice::incarnation incarnation = {};
+  COPPICE_STRUCT(welcome, 1, version, 2, node, 3, text, 4, request_bytes_max, 5, ping_ms, 6, incarnation)
 };
 
 /// A frame in memory.

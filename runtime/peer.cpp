@@ -45,6 +45,7 @@ namespace {
 /// So much may be on its way before the peer is asked to prove that it reads.
 constexpr std::size_t probe_messages = send_window::messages_max / 8;
 constexpr std::size_t probe_bytes = send_window::bytes_max / 8;
+constexpr wire::limits greeting_limits{.depth_max = 8, .elements_max = 64, .string_bytes_max = 1024};
 
 frame frame_of(frame_kind kind, std::uint64_t id = 0) {
   frame f;
@@ -57,22 +58,32 @@ frame frame_of(frame_kind kind, std::uint64_t id = 0) {
 
 peer::effects peer::heard(const envelope& head, std::string_view body, instant now) {
   last_heard_ = now;
-  if (head.kind == frame_kind::hello) return greet(body);
-  if (!open()) return refuse(ec::unavailable, "there is no session: say hello first");
+  if (side_ == side::dials) {
+    if (head.kind == frame_kind::refuse) return {refused{error_of(head)}};
+    if (head.kind == frame_kind::welcome && !open()) return welcomed(body);
+    if (!open()) return {bad{"neither welcome nor refusal"}};
+  } else {
+    if (head.kind == frame_kind::hello) return greet(body);
+    if (!open()) return refuse(ec::unavailable, "there is no session: say hello first");
+  }
   switch (head.kind) {
   case frame_kind::request:
+  case frame_kind::cast:
     if (head.version == version_) return {dispatch{head}};
+    if (head.kind == frame_kind::cast) return {bad{"a cast of another version than was agreed on"}};
     return {
         send{{error_head(head.id, {ec::unsupported, "version " + std::to_string(head.version) + " was not agreed on"}),
               {}}}};
+  case frame_kind::reply:
+  case frame_kind::error: return {answered{head}};
   case frame_kind::ping: return {send{frame_of(frame_kind::pong, head.id)}};
   case frame_kind::pong: return pong(head.id);
-  default: return {bad{"a node does not take frames of kind " + std::to_string(static_cast<unsigned>(head.kind))}};
+  default: return {bad{"nobody takes frames of kind " + std::to_string(static_cast<unsigned>(head.kind))}};
   }
 }
 
 peer::effects peer::greet(std::string_view body) {
-  auto said = wire::decode<hello>(body, {.depth_max = 8, .elements_max = 64, .string_bytes_max = 1024});
+  auto said = wire::decode<hello>(body, greeting_limits);
   if (!said || said->magic != protocol_magic) {
     auto answer = refuse(ec::bad_message, "this is a coppice node, and that was no hello");
     answer.push_back(bad{"not a hello"});
@@ -94,9 +105,27 @@ peer::effects peer::greet(std::string_view body) {
   stream_ = said->stream;
   auto answer = frame_of(frame_kind::welcome);
   answer.body = wire::encode(welcome{version_, options_.node, options_.text, request_bytes_max,
-                                     static_cast<std::uint64_t>(options_.ping.count())});
+                                     static_cast<std::uint64_t>(options_.ping.count()), options_.born});
   out.push_back(send{std::move(answer)});
+  out.push_back(opened{said->incarnation, {said->name}});
   return out;
+}
+
+frame peer::greeting(instant now) {
+  last_heard_ = now;
+  auto f = frame_of(frame_kind::hello);
+  f.body = wire::encode(hello{std::string{protocol_magic}, options_.min_version, options_.max_version,
+                              options_.node.value, options_.text, 0, options_.born});
+  return f;
+}
+
+peer::effects peer::welcomed(std::string_view body) {
+  auto said = wire::decode<welcome>(body, greeting_limits);
+  if (!said) return {refused{said.error()}};
+  if (said->version < options_.min_version || said->version > options_.max_version)
+    return {refused{{ec::unsupported, "it chose version " + std::to_string(said->version)}}};
+  version_ = said->version;
+  return {opened{said->incarnation, said->node}};
 }
 
 peer::effects peer::refuse(ec code, std::string why) const {

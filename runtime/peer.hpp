@@ -64,16 +64,27 @@ struct peer_options {
   std::uint32_t max_version = protocol_version_max;
   node_id node;     ///< our name
   std::string text; ///< our software version
+  coppice::incarnation born = {}; ///< of our process
 };
 
-/// One client's session at a node: hello, heartbeats, and what is on its way to it.
+/// One session, at either end of a connection: hello, heartbeats, and what is on its way to the other side.
 class peer {
 public:
   // effects
   struct send {
     frame what;
   };
-  struct dispatch { ///< a request of an open session
+  struct opened { ///< the other side said who it is; a node's incarnation is 0 if it is a client
+    coppice::incarnation born;
+    node_id node; ///< as it says; only a dialler, who knows the key, may believe it
+  };
+  struct refused { ///< a dialler: there will be no session on this connection
+    error why;
+  };
+  struct dispatch { ///< a request or a cast of an open session
+    rt::envelope head;
+  };
+  struct answered { ///< what this side asked
     rt::envelope head;
   };
   struct forget_calls {}; ///< the peer started anew: nobody waits for the answers to its former calls
@@ -81,10 +92,15 @@ public:
     std::string why;
   };
   struct dead {}; ///< nothing heard for too long
-  using effect = std::variant<send, dispatch, forget_calls, bad, dead>;
+  using effect = std::variant<send, opened, refused, dispatch, answered, forget_calls, bad, dead>;
   using effects = std::vector<effect>;
+  enum class side : std::uint8_t { listens, dials };
 
-  peer(const peer_options& o, std::shared_ptr<send_window> window) : options_(o), window_(std::move(window)) {}
+  peer(const peer_options& o, std::shared_ptr<send_window> window, side s = side::listens)
+      : options_(o), side_(s), window_(std::move(window)) {}
+
+  /// A dialler's first frame, to be sent now.
+  frame greeting(instant now);
 
   /// A frame came; `body` is looked at only if it is a hello.
   effects heard(const envelope& head, std::string_view body, instant now);
@@ -99,14 +115,16 @@ private:
     std::size_t messages = 0, bytes = 0;
   };
   effects greet(std::string_view body);
+  effects welcomed(std::string_view body);
   effects refuse(ec code, std::string why) const;
   effects pong(std::uint64_t id);
   effect ping();
   bool probe_due() const;
 
   peer_options options_;
+  side side_;
   std::shared_ptr<send_window> window_;
-  std::uint32_t version_ = 0; ///< agreed on; 0: no hello yet
+  std::uint32_t version_ = 0; ///< agreed on; 0: no hello or welcome yet
   std::uint64_t stream_ = 0;
   instant last_heard_{};
   instant last_ping_{};

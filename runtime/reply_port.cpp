@@ -52,7 +52,7 @@ void reply_port::call(const registry::found& to, caf::message what, const std::s
   open_call call{from, from->stream, id, to.method.encode, deadline};
   std::optional<std::uint64_t> number;
   ++from->calls;
-  if (from->calls <= calls_per_line_max) {
+  if (from->calls <= from->calls_max) {
     std::lock_guard lock{mutex_};
     if (calls_.size() < calls_max) {
       number = ++last_;

@@ -18,15 +18,22 @@ namespace coppice::rt {
 
 /// Where the answers to one session's calls go; shared by the socket thread and those who answer.
 struct line {
-  explicit line(std::string r) : route(std::move(r)) {}
-  const std::string route; ///< ZeroMQ's routing id
+  explicit line(std::string r, std::size_t bytes = reply_bytes_max, std::uint32_t open_max = calls_per_session_max)
+      : route(std::move(r)), body_bytes_max(bytes), calls_max(open_max) {}
+  /// Open calls of a client; further ones: overloaded.
+  static constexpr std::uint32_t calls_per_session_max = 256;
+  /// Likewise of another node: as many as it may have on their way.
+  static constexpr std::uint32_t calls_per_node_max = send_window::messages_max;
+  const std::string route;          ///< ZeroMQ's routing id, or the name of a dialled socket
+  const std::size_t body_bytes_max; ///< of a frame that is sent
+  std::atomic<std::uint32_t> calls_max;
   std::shared_ptr<send_window> window = std::make_shared<send_window>();
   std::atomic<bool> alive{true};        ///< false: the session is over, answers are dropped
   std::atomic<std::uint64_t> stream{0}; ///< rises when the peer forgets its calls
   std::atomic<std::uint32_t> calls{0};  ///< open ones
 };
 
-/// An answer on its way to the socket thread.
+/// An answer, or what a node says to another, on its way to the socket thread.
 struct answer {
   std::shared_ptr<rt::line> line;
   std::uint64_t stream = 0;
@@ -34,7 +41,8 @@ struct answer {
   std::optional<std::size_t> windowed; ///< bytes taken from the line's window for it
 };
 
-/// From any thread to the socket thread. Bounded by the number of open calls: each is answered once.
+/// From any thread to the socket thread. Bounded: each open call is answered once, and what nodes say to each other has
+/// its line's window.
 class outbox {
 public:
   outbox();
@@ -57,7 +65,6 @@ private:
 class reply_port final : public caf::monitorable_actor {
 public:
   static constexpr std::size_t calls_max = 16384;          ///< open at once; further ones: overloaded
-  static constexpr std::uint32_t calls_per_line_max = 256; ///< likewise, of one session
 
   reply_port(caf::actor_config& cfg, std::shared_ptr<outbox> out);
   /// Starts an actor of this class.

@@ -13,13 +13,16 @@ reply_port& as_port(const caf::strong_actor_ptr& p) {
 } // namespace
 
 sessions::sessions(const session_options& o, const allow_list& users, std::shared_ptr<const registry> exposed,
-                   caf::strong_actor_ptr port, std::shared_ptr<bridge_counters> counters, sender send)
+                   caf::strong_actor_ptr port, std::shared_ptr<bridge_counters> counters, sender send,
+                   std::shared_ptr<rt::mesh> mesh, std::shared_ptr<outbox> out)
     : options_(o)
     , users_(users)
     , exposed_(std::move(exposed))
     , port_(std::move(port))
     , counters_(std::move(counters))
-    , send_(std::move(send)) {}
+    , send_(std::move(send))
+    , mesh_(std::move(mesh))
+    , out_(std::move(out)) {}
 
 sessions::~sessions() {
   while (!sessions_.empty())
@@ -47,13 +50,40 @@ sessions::verdict sessions::heard(const std::string& route, const std::optional<
     leave(i);
     i = sessions_.end();
   }
+  if (i != sessions_.end() && !i->second.line->alive) { // a newer session of this node took its place
+    leave(i);
+    i = sessions_.end();
+  }
   if (i == sessions_.end()) i = enter(route, *key);
   if (i != sessions_.end()) perform(i, i->second.peer.heard(*head, parts[1], now), *who, parts[1], now);
   return verdict::taken;
 }
 
+bool sessions::dial(const std::string& route, const node_id& node, instant now) {
+  auto l = std::make_shared<line>(route, request_bytes_max - envelope_bytes_max, line::calls_per_node_max);
+  session s{{}, l, peer{options_.peers, l->window, peer::side::dials}, {}, node};
+  if (!send_(route, s.peer.greeting(now))) return false;
+  sessions_.insert_or_assign(route, std::move(s));
+  ++counters_->sessions;
+  return true;
+}
+
+bool sessions::welcomed(const std::string& route) const {
+  auto i = sessions_.find(route);
+  return i != sessions_.end() && i->second.peer.open();
+}
+
+void sessions::heard_dialled(const std::string& route, const std::vector<std::string_view>& parts, instant now) {
+  auto i = sessions_.find(route);
+  if (i == sessions_.end()) return;
+  const caller who{i->second.expected.value, role::node};
+  auto head = parts.size() == 2 ? decode_head(parts[0]) : fail(ec::bad_message, "not two parts");
+  if (!head) return count_bad(who.name, head.error().what, now);
+  perform(i, i->second.peer.heard(*head, parts[1], now), who, parts[1], now);
+}
+
 bool sessions::within_rate(const std::string& key, const std::string& route, const envelope* head, instant now) {
-  auto rate = rates_.try_emplace(key, options_.rate).first->second.take(now);
+  auto rate = rate_of(key).take(now);
   if (rate == rate_limit::verdict::admit) return true;
   ++counters_->limited;
   if (rate == rate_limit::verdict::slow_down && head && head->kind == frame_kind::request) {
@@ -76,10 +106,36 @@ sessions::table::iterator sessions::enter(const std::string& route, const std::s
 }
 
 sessions::table::iterator sessions::leave(table::iterator i) {
-  i->second.line->alive = false;
-  if (auto k = per_key_.find(i->second.key); --k->second == 0) per_key_.erase(k);
+  auto gone = std::move(i->second);
+  i = sessions_.erase(i);
+  gone.line->alive = false;
+  if (auto k = per_key_.find(gone.key); k != per_key_.end() && --k->second == 0) per_key_.erase(k);
   --counters_->sessions;
-  return sessions_.erase(i);
+  if (!gone.node.empty()) mesh_->on_down(gone.node, gone.line);
+  return i;
+}
+
+bool sessions::on_opened(table::iterator i, const peer::opened& said, const caller& who) {
+  auto& s = i->second;
+  if (who.role != role::node || !mesh_) return true;
+  const bool dialled = !s.expected.empty();
+  if (dialled && said.node != s.expected) {
+    log::error("BRIDGE", "the node that is known here as {} calls itself {}", s.expected.value, said.node.value);
+    return false;
+  }
+  const node_id node{who.name};
+  if (node == mesh_->me()) {
+    log::error("BRIDGE", "another process has the name and a key of this node name={}", node.value);
+    return false;
+  }
+  s.line->calls_max = line::calls_per_node_max;
+  if (!mesh_->on_up(node, said.born, s.line, out_)) {
+    refuse(i->first, ec::conflict, "a newer process of " + node.value + " is connected");
+    return false;
+  }
+  s.node = node;
+  log::info("BRIDGE", "node connected name={} incarnation={} dialled={}", node.value, said.born.value, dialled);
+  return true;
 }
 
 void sessions::refuse(const std::string& route, ec code, std::string why) {
@@ -103,6 +159,14 @@ bool sessions::perform(table::iterator i, const peer::effects& effects, const ca
       if (!send_(i->first, x->what)) return leave(i), false;
     } else if (const auto* call = std::get_if<peer::dispatch>(&e)) {
       dispatch(i->second, call->head, who, body, now);
+    } else if (const auto* a = std::get_if<peer::answered>(&e)) {
+      if (i->second.node.empty()) count_bad(who.name, "an answer to nothing", now);
+      else if (!mesh_->on_answer(i->second.line, a->head, body)) ++counters_->unread;
+    } else if (const auto* said = std::get_if<peer::opened>(&e)) {
+      if (!on_opened(i, *said, who)) return leave(i), false;
+    } else if (const auto* no = std::get_if<peer::refused>(&e)) {
+      log::warn("BRIDGE", "no session with node name={} why={}", i->second.expected.value, to_string(no->why));
+      return leave(i), false;
     } else if (std::holds_alternative<peer::forget_calls>(e)) {
       ++i->second.line->stream;
     } else if (const auto* bad = std::get_if<peer::bad>(&e)) {
@@ -118,6 +182,12 @@ void sessions::dispatch(session& s, const envelope& head, const caller& who, std
   auto no = [&](const error& e) {
     send_(s.line->route, {error_head(head.id, e), {}}); // ignored: the next frame to it will tell that it is gone
   };
+  if (head.kind == frame_kind::cast || head.target.starts_with('/')) {
+    if (!s.node.empty()) return on_words(s, head, s.node, body, now);
+    ++counters_->forbidden;
+    if (head.kind == frame_kind::cast) return;
+    return no({ec::forbidden, "key " + who.name + " has not role node"});
+  }
   auto to = exposed_->find(head.target, head.method, who);
   if (!to) {
     if (to.error().code == ec::forbidden) ++counters_->forbidden;
@@ -130,6 +200,22 @@ void sessions::dispatch(session& s, const envelope& head, const caller& who, std
   }
   ++counters_->requests;
   as_port(port_).call(*to, std::move(*message), s.line, head.id, now + options_.call_deadline);
+}
+
+void sessions::on_words(session& s, const envelope& head, const node_id& from, std::string_view body, instant now) {
+  auto words = mesh_->on_words(from, head, body);
+  const bool asks = head.kind == frame_kind::request;
+  if (words && asks && !words->answers) words = fail(ec::unsupported, "'" + head.method + "' is not answered");
+  if (!words) {
+    count_bad(from.value, words.error().what, now);
+    if (asks) send_(s.line->route, {error_head(head.id, words.error()), {}}); // ignored: silence will tell
+    return;
+  }
+  ++counters_->requests;
+  if (asks)
+    as_port(port_).call(words->to, std::move(words->what), s.line, head.id, now + options_.call_deadline);
+  else
+    words->to.actor->enqueue(nullptr, caf::make_message_id(), std::move(words->what), nullptr);
 }
 
 void sessions::deliver(answer x) {
@@ -150,6 +236,7 @@ void sessions::deliver(answer x) {
 
 void sessions::tick(instant now) {
   as_port(port_).sweep(now);
+  if (mesh_) mesh_->sweep();
   for (auto i = sessions_.begin(); i != sessions_.end();) {
     auto next = std::next(i);
     perform(i, i->second.peer.tick(now), {}, {}, now);
@@ -159,7 +246,7 @@ void sessions::tick(instant now) {
 
 void sessions::revoke() {
   for (auto i = sessions_.begin(); i != sessions_.end();) {
-    if (users_.find(i->second.key)) {
+    if (i->second.key.empty() || users_.find(i->second.key)) {
       ++i;
       continue;
     }
@@ -170,8 +257,13 @@ void sessions::revoke() {
   std::erase_if(rates_, [&](const auto& r) { return !users_.find(r.first); });
 }
 
+rate_limit& sessions::rate_of(const std::string& key) {
+  auto* who = users_.find(key);
+  return rates_.try_emplace(key, who && who->role == role::node ? options_.node_rate : options_.rate).first->second;
+}
+
 bool sessions::may_connect(const std::string& key, instant now) {
-  bool admitted = rates_.try_emplace(key, options_.rate).first->second.take(now) == rate_limit::verdict::admit;
+  bool admitted = rate_of(key).take(now) == rate_limit::verdict::admit;
   if (!admitted) ++counters_->limited;
   return admitted;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "runtime/curve.hpp"
+#include "runtime/mesh.hpp"
 #include "runtime/reply_port.hpp"
 
 #include <atomic>
@@ -12,7 +13,8 @@
 #include <string_view>
 #include <vector>
 
-/// All sessions of a node with its clients: who they are, what they may, what they are sent. Knows no sockets.
+/// All sessions of a node with its clients and with other nodes: who they are, what they may, what they are sent. Knows
+/// no sockets.
 namespace coppice::rt {
 
 /// What BRIDGE has seen; outlives its incarnations. Any thread may read.
@@ -30,6 +32,7 @@ struct bridge_counters {
 struct session_options {
   peer_options peers;
   rate_limit::options rate;
+  rate_limit::options node_rate{.per_second = 200'000, .burst = 400'000}; ///< of a key of role node
   std::chrono::milliseconds call_deadline{30'000};
   std::size_t sessions_max = 4096;
   std::size_t sessions_per_key_max = 256;
@@ -41,7 +44,8 @@ public:
   using sender = std::function<bool(const std::string& route, const frame& f)>;
   /// `users` must outlive this, and be refreshed by the caller, who then calls revoke().
   sessions(const session_options& o, const allow_list& users, std::shared_ptr<const registry> exposed,
-           caf::strong_actor_ptr port, std::shared_ptr<bridge_counters> counters, sender send);
+           caf::strong_actor_ptr port, std::shared_ptr<bridge_counters> counters, sender send,
+           std::shared_ptr<rt::mesh> mesh = {}, std::shared_ptr<outbox> out = {});
   ~sessions();
 
   enum class verdict {
@@ -51,6 +55,13 @@ public:
   /// A message came from the connection `route`; `key` is what the ZAP handler set as its User-Id.
   verdict heard(const std::string& route, const std::optional<std::string>& key,
                 const std::vector<std::string_view>& parts, instant now);
+  /// Greets the node of that name over a socket of ours; false if it takes nothing yet.
+  bool dial(const std::string& route, const node_id& node, instant now);
+  /// A message came from a node that was dialled.
+  void heard_dialled(const std::string& route, const std::vector<std::string_view>& parts, instant now);
+  bool has(const std::string& route) const { return sessions_.contains(route); }
+  /// True if the node that was dialled said welcome.
+  bool welcomed(const std::string& route) const;
   /// Sends an answer that came through the outbox.
   void deliver(answer x);
   /// Ends sessions whose peers are silent, and answers overdue calls. A few times a second.
@@ -62,18 +73,23 @@ public:
 
 private:
   struct session {
-    std::string key;
+    std::string key; ///< empty: it was dialled, and has the key that was expected
     std::shared_ptr<rt::line> line;
     rt::peer peer;
+    node_id node = {};     ///< whom it was opened with, once that is known; empty: a client
+    node_id expected = {}; ///< who was dialled
   };
   using table = std::map<std::string, session, std::less<>>;
 
   bool within_rate(const std::string& key, const std::string& route, const envelope* head, instant now);
+  rate_limit& rate_of(const std::string& key);
   table::iterator enter(const std::string& route, const std::string& key);
   table::iterator leave(table::iterator i);
   void refuse(const std::string& route, ec code, std::string why);
   bool perform(table::iterator i, const peer::effects& effects, const caller& who, std::string_view body, instant now);
   void dispatch(session& s, const envelope& head, const caller& who, std::string_view body, instant now);
+  void on_words(session& s, const envelope& head, const node_id& from, std::string_view body, instant now);
+  bool on_opened(table::iterator i, const peer::opened& said, const caller& who);
   void count_bad(const std::string& key, std::string_view why, instant now);
 
   session_options options_;
@@ -82,6 +98,8 @@ private:
   caf::strong_actor_ptr port_;
   std::shared_ptr<bridge_counters> counters_;
   sender send_;
+  std::shared_ptr<rt::mesh> mesh_; ///< null: no nodes
+  std::shared_ptr<outbox> out_;
   table sessions_; ///< by route
   std::map<std::string, std::size_t> per_key_;
   std::map<std::string, rate_limit, std::less<>> rates_; ///< by key; only of keys that are let in

@@ -325,7 +325,7 @@ TEST_CASE_METHOD(farm, "one session cannot have more calls open than allowed") {
   CHECK(d.receive().head.kind == rt::frame_kind::welcome);
   for (std::uint64_t i = 1; i <= 300; ++i)
     d.send(rt::frame_kind::request, i, wire::encode(poll(2)), "oracle", "poll");
-  for (std::uint64_t i = rt::reply_port::calls_per_line_max + 1; i <= 300; ++i) {
+  for (std::uint64_t i = rt::line::calls_per_session_max + 1; i <= 300; ++i) {
     auto f = d.receive();
     CHECK(f.head.id == i);
     CHECK(rt::error_of(f.head).code == ec::overloaded);

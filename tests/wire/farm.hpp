@@ -109,6 +109,7 @@ struct farm {
     bridge = bridge_actor{};
     tree.reset();
     root = nullptr;
+    options.mesh.reset();
     names.reset();
     system.reset();
     fs::remove_all(dir);
@@ -130,9 +131,16 @@ struct farm {
   }
 
   void start() {
+    prepare("");
+    run();
+  }
+  /// Everything but what runs.
+  void prepare(const std::string& path = "/alder") {
     system = std::make_unique<caf::actor_system>(config);
     names = std::make_unique<rt::directory>(*system);
-    tree = std::make_unique<rt::tree>(*names, "", rt::supervisor_options{});
+    tree = std::make_unique<rt::tree>(*names, path, rt::supervisor_options{});
+  }
+  void run() {
     auto exposed = std::make_shared<rt::registry>();
     exposed->expose("oracle", tree->child<oracle>("oracle", submits), {{"submit", role::submitter}});
     bridge = tree->child<rt::bridge>("bridge", options, std::shared_ptr<const rt::registry>{exposed}, memory);

@@ -35,7 +35,7 @@ struct fixture {
 
 template <class T>
 const T* only(const peer::effects& e) {
-  return e.size() == 1 ? std::get_if<T>(&e[0]) : nullptr;
+  return e.empty() || (e.size() > 1 && !std::holds_alternative<peer::opened>(e[1])) ? nullptr : std::get_if<T>(&e[0]);
 }
 frame_kind sent(const peer::effects& e) {
   const auto* s = only<peer::send>(e);
@@ -94,11 +94,43 @@ TEST_CASE("a request in another version than agreed is an error") {
   CHECK(sent(f.p.heard(e, {}, f.now)) == frame_kind::error);
 }
 
-TEST_CASE("frames that only nodes send are bad") {
+TEST_CASE("frames that only who is dialled sends are bad from who dials") {
   fixture f;
   f.greet();
-  for (auto kind : {frame_kind::welcome, frame_kind::refuse, frame_kind::reply, frame_kind::error, frame_kind::none})
+  for (auto kind : {frame_kind::welcome, frame_kind::refuse, frame_kind::none})
     CHECK(only<peer::bad>(f.hear(kind)));
+}
+
+TEST_CASE("a dialler takes a welcome once, then requests and answers") {
+  fixture f;
+  f.p = peer{{.node = {"birch"}, .text = "1.0", .born = {3}}, f.window, peer::side::dials};
+  auto said = wire::decode<hello>(f.p.greeting(f.now).body);
+  REQUIRE(said);
+  CHECK(said->name == "birch");
+  CHECK(said->incarnation.value == 3);
+  CHECK(only<peer::bad>(f.hear(frame_kind::request, 1)));
+  CHECK_FALSE(f.p.open());
+  auto welcomed = wire::encode(welcome{1, {"alder"}, "1.0", 1 << 20, 2000, {9}});
+  auto e = f.hear(frame_kind::welcome, 0, welcomed);
+  auto* opened = only<peer::opened>(e);
+  REQUIRE(opened);
+  CHECK(opened->node.value == "alder");
+  CHECK(opened->born.value == 9);
+  CHECK(f.p.open());
+  CHECK(only<peer::dispatch>(f.hear(frame_kind::request, 1)));
+  CHECK(only<peer::dispatch>(f.hear(frame_kind::cast)));
+  CHECK(only<peer::answered>(f.hear(frame_kind::reply, 1)));
+  CHECK(only<peer::answered>(f.hear(frame_kind::error, 1)));
+  CHECK(only<peer::bad>(f.hear(frame_kind::welcome, 0, welcomed)));
+  CHECK(only<peer::bad>(f.hear(frame_kind::hello)));
+}
+
+TEST_CASE("a dialler that is refused, or welcomed with a version it does not speak, is told why") {
+  fixture f;
+  f.p = peer{{.node = {"birch"}, .text = "1.0"}, f.window, peer::side::dials};
+  CHECK(only<peer::refused>(f.hear(frame_kind::refuse)));
+  CHECK(only<peer::refused>(f.hear(frame_kind::welcome, 0, wire::encode(welcome{9, {"alder"}, "", 0, 0, {}}))));
+  CHECK(only<peer::refused>(f.hear(frame_kind::welcome, 0, "rubbish")));
 }
 
 TEST_CASE("a second hello keeps the calls unless the stream is another") {
@@ -106,7 +138,7 @@ TEST_CASE("a second hello keeps the calls unless the stream is another") {
   f.greet(1, 1, 7);
   CHECK(sent(f.greet(1, 1, 7)) == frame_kind::welcome);
   auto e = f.greet(1, 1, 8);
-  REQUIRE(e.size() == 2);
+  REQUIRE(e.size() == 3);
   CHECK(std::holds_alternative<peer::forget_calls>(e[0]));
 }
 
@@ -252,7 +284,7 @@ TEST_CASE("a request's envelope has these bytes") {
   e.id = 7;
   e.target = "gateway";
   e.method = "poll";
-  std::string golden = "\x87\x01\x01\x02\x04\x03\x07\x04\xa7gateway\x05\xa4poll\x06";
-  golden += std::string("\x00\x07\xa0", 3);
+  std::string golden = "\x88\x01\x01\x02\x04\x03\x07\x04\xa7gateway\x05\xa4poll\x06";
+  golden += std::string("\x00\x07\xa0\x08\xa0", 5);
   CHECK(encode_head(e) == golden);
 }

@@ -1,0 +1,324 @@
+#include "messages/interfaces.hpp"
+#include "tests/support/meshed.hpp"
+
+#include <caf/actor_system.hpp>
+#include <caf/actor_system_config.hpp>
+#include <caf/scoped_actor.hpp>
+
+using namespace coppice;
+using namespace coppice::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+job some_job(std::uint64_t token) {
+  job j;
+  j.key.bytes.fill(7);
+  j.token = {token};
+  j.drv = *nix::store_path::from_base_name("0123456789abcdfghijklmnpqrsvwxyz-a.drv");
+  j.aterm = std::string(1000, 'x');
+  return j;
+}
+
+/// Takes even tokens; token 99 is never answered, 98 kills it.
+class picky_pool {
+public:
+  using interface = assignee_actor;
+  static constexpr const char* name = "pool";
+  picky_pool(rt::self<assignee_actor>* self, std::shared_ptr<std::atomic<int>> taken)
+      : self_(self), taken_(std::move(taken)) {}
+  interface::behavior_type make_behavior() {
+    return {[this](atom::assign_atom, const job& j) -> caf::result<bool> {
+      ++*taken_;
+      if (j.token.value == 98) throw std::runtime_error("as told");
+      if (j.token.value == 99) {
+        kept_.emplace_back(self_);
+        return kept_.back();
+      }
+      if (j.aterm->size() != 1000) return make_error(ec::invalid, "cut");
+      return j.token.value % 2 == 0;
+    }};
+  }
+
+private:
+  rt::self<assignee_actor>* self_;
+  std::shared_ptr<std::atomic<int>> taken_;
+  std::vector<rt::reply<bool>> kept_;
+};
+
+/// Assigns a job to whoever offers, and counts who takes it.
+class eager_allocator {
+public:
+  using interface = offers_actor;
+  static constexpr const char* name = "allocator";
+  struct seen {
+    std::atomic<int> offers{0}, taken{0}, refused{0};
+  };
+  eager_allocator(rt::self<offers_actor>* self, std::shared_ptr<seen> s) : self_(self), seen_(std::move(s)) {}
+  interface::behavior_type make_behavior() {
+    return {[this](atom::offer_atom, const offer&, const assignee_actor& pool) {
+      ++seen_->offers;
+      self_->call(pool, atom::assign_v, some_job(2))
+          .then([s = seen_](bool yes) { ++(yes ? s->taken : s->refused); },
+                [s = seen_](caf::error&) { ++s->refused; });
+    }};
+  }
+
+private:
+  rt::self<offers_actor>* self_;
+  std::shared_ptr<seen> seen_;
+};
+
+offer some_offer(std::string node = "birch") {
+  offer o;
+  o.node = {std::move(node)};
+  o.slots = o.slots_free = 2;
+  return o;
+}
+
+struct world {
+  fs::path dir;
+  caf::actor_system_config config;
+  std::unique_ptr<caf::actor_system> system;
+  std::optional<meshed_node> alder, birch; // the hub, a member
+  meshed_wires wires;
+  std::vector<caf::strong_actor_ptr> roots;
+
+  explicit world(rt::mesh_options o = {}) {
+    std::string pattern = (fs::temp_directory_path() / "coppice-mesh-XXXXXX").string();
+    REQUIRE(mkdtemp(pattern.data()) != nullptr);
+    dir = pattern;
+    config.set("scheduler.policy", caf::atom("sharing"));
+    system = std::make_unique<caf::actor_system>(config);
+    alder.emplace(*system, "alder", dir, 1, o);
+    birch.emplace(*system, "birch", dir, 1, o);
+  }
+  ~world() {
+    for (auto& r : roots)
+      CHECK(rt::shut_down_and_wait(*system, r, 10s));
+    roots.clear();
+    alder->sessions.reset();
+    birch->sessions.reset();
+    alder.reset();
+    birch.reset();
+    system.reset();
+    fs::remove_all(dir);
+  }
+  void connect() {
+    wires.dial(*birch, *alder, alder->admit("birch"));
+    REQUIRE(run([&] { return alder->mesh->reaches({"birch"}) && birch->mesh->reaches({"alder"}); }));
+  }
+  bool run(const std::function<bool()>& done) { return wires.run_until({&*alder, &*birch}, done); }
+  /// Starts an actor at /NODE/LABEL.
+  template <class State, class... Ts>
+  typename State::interface start(meshed_node& at, const std::string& label, Ts... xs) {
+    auto tree = rt::tree{at.names, "/" + at.name_, {}};
+    auto handle = tree.child<State>(label, xs...);
+    roots.push_back(tree.run());
+    return handle;
+  }
+  /// Asks on behalf of a scoped actor; the answer, or the error's code.
+  struct outcome {
+    std::optional<bool> answer;
+    std::optional<error> failed;
+    bool over() const { return answer || failed; }
+  };
+  outcome ask(const assignee_actor& to, job j, const std::function<void()>& meanwhile = {}) {
+    caf::scoped_actor self{*system};
+    outcome o;
+    auto handle = self->request(to, caf::infinite, atom::assign_v, std::move(j));
+    bool begun = false;
+    REQUIRE(run([&] {
+      if (meanwhile && !std::exchange(begun, true)) meanwhile();
+      return self->mailbox().size() > 0 || !self->mailbox().empty();
+    }));
+    handle.receive([&](bool x) { o.answer = x; }, [&](caf::error& e) { o.failed = from_caf(e); });
+    return o;
+  }
+};
+
+} // namespace
+
+TEST_CASE("an actor of another node answers like one's own") {
+  world w;
+  auto taken = std::make_shared<std::atomic<int>>(0);
+  w.start<picky_pool>(*w.birch, "pool", taken);
+  w.birch->mesh->expose<assignee_actor>("/birch/pool");
+  w.connect();
+  auto pool = w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool");
+  CHECK(w.ask(pool, some_job(2)).answer == true);
+  CHECK(w.ask(pool, some_job(3)).answer == false);
+  CHECK(*taken == 2);
+  CHECK(w.alder->mesh->open() == 0);
+}
+
+TEST_CASE("errors of an actor of another node arrive as they are") {
+  world w;
+  auto taken = std::make_shared<std::atomic<int>>(0);
+  w.start<picky_pool>(*w.birch, "pool", taken);
+  w.birch->mesh->expose<assignee_actor>("/birch/pool");
+  w.connect();
+  auto pool = w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool");
+  auto j = some_job(2);
+  j.aterm = std::string("short");
+  auto refused = w.ask(pool, j);
+  REQUIRE(refused.failed);
+  CHECK(refused.failed->code == ec::invalid);
+  CHECK(refused.failed->what == "cut");
+  auto died = w.ask(pool, some_job(98));
+  REQUIRE(died.failed);
+  CHECK((died.failed->code == ec::crashed || died.failed->code == ec::restarted));
+  CHECK(w.ask(pool, some_job(2)).answer == true); // its next incarnation, through the same handle
+}
+
+TEST_CASE("an actor given along can be called by whoever was given it") {
+  world w;
+  auto seen = std::make_shared<eager_allocator::seen>();
+  w.start<eager_allocator>(*w.alder, "allocator", seen);
+  w.alder->mesh->expose<offers_actor>("/alder/allocator");
+  auto taken = std::make_shared<std::atomic<int>>(0);
+  auto pool = w.start<picky_pool>(*w.birch, "pool", taken);
+  w.connect();
+  auto allocator = w.birch->mesh->remote<offers_actor>({"alder"}, "/alder/allocator");
+  caf::anon_send(allocator, atom::offer_v, some_offer(), pool);
+  CHECK(w.run([&] { return seen->taken == 1; }));
+  CHECK(*taken == 1);
+}
+
+TEST_CASE("a call to a node that nobody is connected with fails at once") {
+  world w;
+  auto o = w.ask(w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool"), some_job(2));
+  REQUIRE(o.failed);
+  CHECK(o.failed->code == ec::peer_down);
+  CHECK(o.failed->what == "there is no session with birch");
+}
+
+TEST_CASE("open calls fail when the other node is silent for too long, and monitors fire") {
+  world w;
+  auto taken = std::make_shared<std::atomic<int>>(0);
+  w.start<picky_pool>(*w.birch, "pool", taken);
+  w.birch->mesh->expose<assignee_actor>("/birch/pool");
+  w.connect();
+  auto pool = w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool");
+  caf::scoped_actor watcher{*w.system};
+  watcher->monitor(pool);
+  auto o = w.ask(pool, some_job(99), [&] {
+    w.wires.run_until({&*w.alder, &*w.birch}, [&] { return *taken == 1; });
+    w.wires.cut(*w.alder, *w.birch);
+    w.wires.passed += 10s;
+  });
+  REQUIRE(o.failed);
+  CHECK(o.failed->code == ec::peer_down);
+  CHECK_FALSE(w.alder->mesh->reaches({"birch"}));
+  bool told = false;
+  watcher->receive([&](const caf::down_msg& d) { told = is(d.reason, ec::peer_down); });
+  CHECK(told);
+  // and through the same handle, once it is there again
+  w.connect();
+  CHECK(w.ask(pool, some_job(2)).answer == true);
+}
+
+TEST_CASE("a call that is never answered ends in time") {
+  world w{rt::mesh_options{.call_timeout = 50ms}};
+  auto taken = std::make_shared<std::atomic<int>>(0);
+  w.start<picky_pool>(*w.birch, "pool", taken);
+  w.birch->mesh->expose<assignee_actor>("/birch/pool");
+  w.connect();
+  auto o = w.ask(w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool"), some_job(99));
+  REQUIRE(o.failed);
+  CHECK(o.failed->code == ec::deadline);
+  CHECK(w.alder->mesh->open() == 0);
+}
+
+TEST_CASE("a newer process of a node takes the place of an older one, and never the other way round") {
+  world w;
+  auto key = w.alder->admit("birch");
+  w.wires.dial(*w.birch, *w.alder, key);
+  REQUIRE(w.run([&] { return w.alder->mesh->reaches({"birch"}) && w.birch->mesh->reaches({"alder"}); }));
+  auto taken = std::make_shared<std::atomic<int>>(0);
+  meshed_node reborn{*w.system, "birch", w.dir, 2};
+  w.start<picky_pool>(reborn, "pool", taken);
+  reborn.mesh->expose<assignee_actor>("/birch/pool");
+  w.wires.dial(reborn, *w.alder, key);
+  REQUIRE(w.wires.run_until({&*w.alder, &*w.birch, &reborn}, [&] { return reborn.mesh->reaches({"alder"}); }));
+  auto pool = w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool");
+  caf::scoped_actor self{*w.system};
+  auto asked = self->request(pool, caf::infinite, atom::assign_v, some_job(2));
+  REQUIRE(w.wires.run_until({&*w.alder, &*w.birch, &reborn}, [&] { return !self->mailbox().empty(); }));
+  bool yes = false;
+  asked.receive([&](bool x) { yes = x; }, [](caf::error&) {});
+  CHECK(yes);
+  // the older process says hello once more
+  w.wires.dial(*w.birch, *w.alder, key);
+  REQUIRE(w.wires.run_until({&*w.alder, &*w.birch, &reborn}, [&] { return !w.birch->sessions->has("alder"); }));
+  CHECK(reborn.mesh->reaches({"alder"}));
+  auto again = self->request(pool, caf::infinite, atom::assign_v, some_job(2));
+  REQUIRE(w.wires.run_until({&*w.alder, &*w.birch, &reborn}, [&] { return !self->mailbox().empty(); }));
+  yes = false;
+  again.receive([&](bool x) { yes = x; }, [](caf::error&) {});
+  CHECK(yes);
+  CHECK(*taken == 2);
+  reborn.sessions.reset();
+}
+
+TEST_CASE("a key that is no node's reaches no actor by its path") {
+  world w;
+  auto taken = std::make_shared<std::atomic<int>>(0);
+  w.start<picky_pool>(*w.alder, "pool", taken);
+  w.alder->mesh->expose<assignee_actor>("/alder/pool");
+  w.wires.dial(*w.birch, *w.alder, w.alder->admit("lena", role::admin));
+  REQUIRE(w.run([&] { return w.birch->mesh->reaches({"alder"}); })); // it dialled whom it meant to
+  auto o = w.ask(w.birch->mesh->remote<assignee_actor>({"alder"}, "/alder/pool"), some_job(2));
+  REQUIRE(o.failed);
+  CHECK(o.failed->code == ec::forbidden);
+  CHECK(*taken == 0);
+  CHECK_FALSE(w.alder->mesh->reaches({"lena"}));
+  CHECK(w.alder->counters->forbidden == 1);
+}
+
+TEST_CASE("only what is exposed can be called, and only a node's own actors can be given") {
+  world w;
+  auto taken = std::make_shared<std::atomic<int>>(0);
+  auto pool = w.start<picky_pool>(*w.birch, "pool", taken);
+  auto seen = std::make_shared<eager_allocator::seen>();
+  w.start<eager_allocator>(*w.alder, "allocator", seen);
+  w.alder->mesh->expose<offers_actor>("/alder/allocator");
+  w.connect();
+  auto hidden = w.ask(w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool"), some_job(2));
+  REQUIRE(hidden.failed);
+  CHECK(hidden.failed->code == ec::no_such_target);
+  auto wrong = w.ask(w.birch->mesh->remote<assignee_actor>({"alder"}, "/alder/allocator"), some_job(2));
+  REQUIRE(wrong.failed);
+  CHECK(wrong.failed->code == ec::unsupported);
+  // a third node's actor
+  auto others = w.birch->mesh->remote<assignee_actor>({"cedar"}, "/cedar/pool");
+  auto allocator = w.birch->mesh->remote<offers_actor>({"alder"}, "/alder/allocator");
+  const auto bad = w.alder->counters->bad_frames.load();
+  caf::anon_send(allocator, atom::offer_v, some_offer(), others);
+  CHECK(w.run([&] { return w.alder->counters->bad_frames > bad; }));
+  // what does not pass check()
+  caf::anon_send(allocator, atom::offer_v, some_offer("a/b"), pool);
+  CHECK(w.run([&] { return w.alder->counters->bad_frames > bad + 1; }));
+  CHECK(seen->offers == 0);
+}
+
+TEST_CASE("what a silent node does not read is refused as congested, and flows again when it reads") {
+  world w;
+  auto taken = std::make_shared<std::atomic<int>>(0);
+  w.start<picky_pool>(*w.birch, "pool", taken);
+  w.birch->mesh->expose<assignee_actor>("/birch/pool");
+  w.connect();
+  auto pool = w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool");
+  caf::scoped_actor self{*w.system};
+  // nobody carries frames meanwhile
+  for (std::size_t i = 0; i < rt::send_window::messages_max; ++i)
+    self->send(pool, atom::assign_v, some_job(2));
+  auto asked = self->request(pool, caf::infinite, atom::assign_v, some_job(2));
+  ec code = ec::none;
+  asked.receive([](bool) {}, [&](caf::error& e) { code = from_caf(e).code; });
+  CHECK(code == ec::congested);
+  REQUIRE(w.run([&] { return *taken == static_cast<int>(rt::send_window::messages_max); }));
+  CHECK(w.ask(pool, some_job(2)).answer == true);
+}
