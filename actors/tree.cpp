@@ -10,6 +10,7 @@
 #include "actors/deliver/publisher.hpp"
 #include "actors/deliver/store_uploader.hpp"
 #include "actors/lock/ledger.hpp"
+#include "actors/lock/ledger_link.hpp"
 #include "actors/lock/lock_manager.hpp"
 #include "actors/lock/session.hpp"
 #include "actors/place/allocator.hpp"
@@ -137,155 +138,248 @@ event_port begin_events(rt::directory& dir, const node_parts& parts) {
   return events;
 }
 
+/// Declares a node's subtrees, each function one of them, those that others stand on first.
+class planting {
+public:
+  planting(rt::directory& dir, const node_parts& parts, sandbox_settings sandbox);
+  /// The error levels and the order of the tree in docs/architecture.md.
+  void lock();
+  void care();
+  void coordinate();
+  void work();
+  void deliver();
+  void inspect();
+  node_tree take() && { return {std::move(root_), gateway_, *observatory_, inspector_, *cache_}; }
+
+private:
+  bool member() const { return !parts_.hub.empty(); }
+  /// The path of an actor on the hub.
+  std::string at_hub(const char* path) const { return "/" + parts_.hub.value + path; }
+  template <class Interface>
+  Interface hub(const char* path) const {
+    return parts_.mesh->remote<Interface>(parts_.hub, at_hub(path));
+  }
+  /// Lets other nodes call it, if there can be any.
+  template <class Interface>
+  void expose(const char* path) const {
+    if (parts_.mesh) parts_.mesh->expose<Interface>("/" + parts_.me.node.value + path);
+  }
+
+  rt::directory& dir_;
+  const node_parts& parts_;
+  sandbox_settings sandbox_;
+  event_port events_;
+  lease_times leases_;
+  rt::tree root_;
+  rt::tree &lock_sup_, &coord_sup_, &work_sup_, &deliver_sup_, &graph_sup_, &workers_sup_, &uploads_sup_;
+  rt::ref_options busy_ = [] { // one stage's worth of requests, each small
+    rt::ref_options o;
+    o.max_in_flight = o.max_buffered = 65'536;
+    return o;
+  }();
+  rt::child_options busy_child_ = [this] {
+    rt::child_options o;
+    o.ref = busy_;
+    return o;
+  }();
+  rt::ref_options patiently_ = [this] { // inputs may be large
+    auto o = busy_;
+    o.call_timeout = std::chrono::hours{1};
+    return o;
+  }();
+  // handles exist before anything runs, so that cycles are no trouble
+  ledger_actor ledger_ = lock_sup_.forward<ledger_actor>("ledger", busy_);
+  lock_manager_actor locks_ = lock_sup_.forward<lock_manager_actor>("lock-manager", busy_);
+  worker_pool_actor pool_ = work_sup_.forward<worker_pool_actor>("worker-pool", busy_);
+  std::optional<graph_keeper_actor> keeper_; ///< as all that follow: none on a member
+  std::optional<publisher_actor> publisher_;
+  std::optional<allocator_actor> allocator_;
+  std::optional<substituter_actor> substituter_;
+  std::optional<importer_actor> importer_;
+  std::optional<gateway_actor> gateway_;
+  std::optional<inspector_actor> inspector_;
+  std::optional<session_actor> session_;
+  std::optional<observatory_actor> observatory_;
+  std::optional<cache_server_actor> cache_;
+};
+
+planting::planting(rt::directory& dir, const node_parts& parts, sandbox_settings sandbox)
+    : dir_(dir)
+    , parts_(parts)
+    , sandbox_(std::move(sandbox))
+    , events_(begin_events(dir, parts))
+    , root_{dir, "/" + parts.me.node.value, supervise(rt::strategy::one_for_one, 3, 60s)}
+    , lock_sup_(root_.node("lock", supervise(rt::strategy::rest_for_one, 5, 60s)))
+    , coord_sup_(root_.node("coord", supervise(rt::strategy::one_for_one, 5, 60s)))
+    , work_sup_(root_.node("work", supervise(rt::strategy::one_for_one, 5, 60s)))
+    , deliver_sup_(root_.node("deliver", supervise(rt::strategy::one_for_one, 5, 60s)))
+    , graph_sup_(coord_sup_.node("graphs", supervise(rt::strategy::dynamic, 10, 60s)))
+    , workers_sup_(work_sup_.node("workers", supervise(rt::strategy::dynamic, 10, 60s)))
+    , uploads_sup_(work_sup_.node("uploads", supervise(rt::strategy::dynamic, 10, 60s))) {
+  if (!member()) {
+    keeper_ = coord_sup_.forward<graph_keeper_actor>("graph-keeper", busy_);
+    publisher_ = deliver_sup_.forward<publisher_actor>("publisher", busy_);
+  }
+  if (parts_.upstream && !member()) {
+    substituter_ = work_sup_.forward<substituter_actor>("substituter", patiently_);
+    importer_ = work_sup_.forward<importer_actor>("importer", patiently_);
+  }
+}
+
+void planting::lock() {
+  if (member()) {
+    lock_sup_.child_with<ledger_link_state>("ledger", busy_child_, ledger_link_state::config{parts_.me.session, parts_.hub},
+                                            hub<farm_ledger_actor>("/lock/ledger"), locks_);
+  } else {
+    ledger_state::config c;
+    c.open = parts_.open_ledger;
+    c.leases = leases_;
+    c.clock = parts_.clock;
+    c.events = events_;
+    c.thread = parts_.ledger_thread;
+    lock_sup_.child_with<ledger_state>("ledger", busy_child_, c, ledger_state::watchers{locks_, *keeper_, *publisher_});
+    expose<farm_ledger_actor>("/lock/ledger");
+  }
+  session_ = lock_sup_.child<session_state>("session", session_state::config{parts_.me, leases_, parts_.clock}, ledger_);
+  lock_sup_.child_with<lock_manager_state>("lock-manager", busy_child_, ledger_, *session_);
+}
+
+void planting::care() {
+  observatory_state::config c{parts_.me.node, &dir_, 100'000, events_, parts_.clock};
+  if (member())
+    c.hub = hub<progress_actor>("/observatory");
+  else
+    expose<progress_actor>("/observatory");
+  observatory_ = root_.child<observatory_state>("observatory", c, ledger_);
+}
+
+void planting::coordinate() {
+  if (member()) return;
+  allocator_ = coord_sup_.child_with<allocator_state>("allocator", busy_child_,
+                                                      allocator_state::config{{}, parts_.clock, 1s, events_});
+  expose<offers_actor>("/coord/allocator");
+  graph_state::peers peers{ledger_, locks_, *allocator_, *observatory_, substituter_};
+  graph_keeper_state::config c;
+  c.me = parts_.me.session;
+  c.graph.blobs = parts_.blobs;
+  c.graph.pool = parts_.pool;
+  c.graph.clock = parts_.clock;
+  c.graph.events = events_;
+  c.graph.retry_first = parts_.settings.failures.retry_first;
+  c.graph.retry_max = parts_.settings.failures.retry_max;
+  c.graph.fail_unplaceable = parts_.settings.failures.fail_unplaceable;
+  c.directory = &dir_;
+  c.graphs_path = graph_sup_.path();
+  coord_sup_.child_with<graph_keeper_state>("graph-keeper", busy_child_, c, *session_, peers, graph_sup_.handle());
+}
+
+void planting::deliver() {
+  cache_server_state::config cache;
+  cache.listen = parts_.settings.http;
+  cache.blobs = parts_.blobs;
+  cache.log_dir = parts_.state_dir / "running";
+  cache.upload_dir = parts_.state_dir / "uploads";
+  cache.clock = parts_.clock;
+  cache.port = parts_.http_port;
+  cache.key = parts_.signing_key.get();
+  cache.url = parts_.settings.http_url;
+  cache.compression_level = parts_.settings.compression_level;
+  cache_ = deliver_sup_.child<cache_server_state>("cache-server", cache, ledger_);
+  if (member()) return;
+  expose<tickets_actor>("/deliver/cache-server");
+  publisher_state::config c;
+  c.blobs = parts_.blobs;
+  c.pool = parts_.pool;
+  c.key = parts_.signing_key;
+  deliver_sup_.child_with<publisher_state>("publisher", busy_child_, c, ledger_);
+
+  node_info about;
+  about.node = parts_.me.node;
+  about.version = parts_.version;
+  about.public_key = parts_.signing_key->public_key().to_string();
+  about.store_dir = std::string(nix::default_store_dir);
+  about.systems = parts_.systems;
+  gateway_state::config gateway;
+  gateway.me = about;
+  gateway.clock = parts_.clock;
+  gateway_ = coord_sup_.child<gateway_state>("gateway", gateway, gateway_state::peers{ledger_, *keeper_, *cache_});
+}
+
+void planting::work() {
+  rt::child_options patient;
+  patient.ref.call_timeout = patiently_.call_timeout;
+  fetcher_state::config fetcher_config;
+  fetcher_config.local = parts_.local;
+  fetcher_config.blobs = parts_.blobs;
+  fetcher_config.pool = parts_.pool;
+  fetcher_config.upstream = substituter_ ? parts_.upstream : nullptr;
+  fetcher_config.upstream_pool = parts_.upstream_pool;
+  auto fetcher = work_sup_.child_with<fetcher_state>("fetcher", patient, fetcher_config, ledger_, substituter_);
+  if (substituter_) {
+    rt::child_options patient_child;
+    patient_child.ref = patiently_;
+    importer_state::config importer;
+    importer.local = parts_.local;
+    importer.blobs = parts_.blobs;
+    importer.pool = parts_.pool;
+    importer.key = parts_.signing_key;
+    importer.compression.level = parts_.settings.compression_level;
+    work_sup_.child_with<importer_state>("importer", patient_child, importer, ledger_);
+    substituter_state::config c;
+    c.ask = [u = parts_.upstream](auto paths, auto done) { u->find(std::move(paths), std::move(done)); };
+    work_sup_.child_with<substituter_state>("substituter", patient_child, c,
+                                            substituter_state::peers{ledger_, fetcher, *importer_});
+  }
+  worker_state::peers peers{ledger_,       locks_, fetcher,
+                            *observatory_, pool_,  workers_sup_.handle(),
+                            uploader_starter(parts_, ledger_, importer_, uploads_sup_.handle(), events_)};
+  worker_pool_state::config c;
+  c.worker = worker_config(parts_, std::move(sandbox_));
+  c.session = parts_.me.session;
+  c.born = parts_.me.incarnation;
+  c.slots = parts_.slots;
+  c.io_slots = std::max(1u, parts_.settings.limits.io_jobs);
+  c.reserve = parts_.settings.limits.reserve;
+  c.limits_kept = limits_kept_by(*parts_.cgroups, parts_.settings.limits);
+  c.disks = {parts_.state_dir, parts_.local->real_dir()};
+  c.drain_mark = parts_.state_dir / "drained";
+  c.systems = parts_.systems;
+  c.features = parts_.settings.features;
+  c.directory = &dir_;
+  c.workers_path = workers_sup_.path();
+  c.uploads_path = uploads_sup_.path();
+  c.make = parts_.make_worker;
+  c.events = events_;
+  std::vector<offers_actor> allocators;
+  allocators.push_back(member() ? hub<offers_actor>("/coord/allocator") : offers_actor{*allocator_});
+  work_sup_.child_with<worker_pool_state>("worker-pool", busy_child_, c, peers, std::move(allocators),
+                                          workers_sup_.handle());
+}
+
+void planting::inspect() {
+  if (member()) return;
+  inspector_state::config c;
+  c.directory = &dir_;
+  c.graphs_path = graph_sup_.path();
+  c.blobs = parts_.blobs;
+  c.pool = parts_.pool;
+  c.clock = parts_.clock;
+  inspector_ = root_.child<inspector_state>("inspector", c, inspector_state::peers{ledger_, *allocator_, pool_});
+}
+
 } // namespace
 
 expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
-  using rt::strategy;
   auto sandbox = sandbox_of(parts);
   if (!sandbox) return tl::unexpected(sandbox.error());
-
-  auto events = begin_events(dir, parts);
-  rt::tree root{dir, "/" + parts.me.node.value, supervise(strategy::one_for_one, 3, 60s)};
-  auto& lock_sup = root.node("lock", supervise(strategy::rest_for_one, 5, 60s));
-  auto& coord_sup = root.node("coord", supervise(strategy::one_for_one, 5, 60s));
-  auto& work_sup = root.node("work", supervise(strategy::one_for_one, 5, 60s));
-  auto& deliver_sup = root.node("deliver", supervise(strategy::one_for_one, 5, 60s));
-  auto& graph_sup = coord_sup.node("graphs", supervise(strategy::dynamic, 10, 60s));
-  auto& workers_sup = work_sup.node("workers", supervise(strategy::dynamic, 10, 60s));
-  auto& uploads_sup = work_sup.node("uploads", supervise(strategy::dynamic, 10, 60s));
-
-  // handles exist before anything runs, so that cycles are no trouble
-  rt::ref_options busy;
-  busy.max_in_flight = 65'536; // one stage's worth of requests, each small
-  busy.max_buffered = 65'536;
-  rt::child_options busy_child;
-  busy_child.ref = busy;
-  auto ledger = lock_sup.forward<ledger_actor>("ledger", busy);
-  auto locks = lock_sup.forward<lock_manager_actor>("lock-manager", busy);
-  auto keeper = coord_sup.forward<graph_keeper_actor>("graph-keeper", busy);
-  auto pool = work_sup.forward<worker_pool_actor>("worker-pool", busy);
-  auto publisher = deliver_sup.forward<publisher_actor>("publisher", busy);
-
-  lease_times leases;
-  ledger_state::config ledger_config;
-  ledger_config.open = parts.open_ledger;
-  ledger_config.leases = leases;
-  ledger_config.clock = parts.clock;
-  ledger_config.events = events;
-  ledger_config.thread = parts.ledger_thread;
-  lock_sup.child_with<ledger_state>("ledger", busy_child, ledger_config, ledger_state::watchers{locks, keeper, publisher});
-  auto session = lock_sup.child<session_state>("session", session_state::config{parts.me, leases, parts.clock}, ledger);
-  lock_sup.child_with<lock_manager_state>("lock-manager", busy_child, ledger, session);
-
-  auto observatory =
-    root.child<observatory_state>("observatory", observatory_state::config{parts.me.node, &dir, 100'000, events, parts.clock}, ledger);
-
-  auto allocator = coord_sup.child_with<allocator_state>("allocator", busy_child, allocator_state::config{{}, parts.clock, 1s, events});
-  rt::child_options patient;
-  patient.ref.call_timeout = std::chrono::hours{1}; // inputs may be large
-  rt::ref_options patiently = busy;
-  patiently.call_timeout = patient.ref.call_timeout;
-  std::optional<substituter_actor> substituter;
-  std::optional<importer_actor> importer;
-  if (parts.upstream) {
-    substituter = work_sup.forward<substituter_actor>("substituter", patiently);
-    importer = work_sup.forward<importer_actor>("importer", patiently);
-  }
-  graph_state::peers graph_peers{ledger, locks, allocator, observatory, substituter};
-  graph_keeper_state::config keeper_config;
-  keeper_config.me = parts.me.session;
-  keeper_config.graph.blobs = parts.blobs;
-  keeper_config.graph.pool = parts.pool;
-  keeper_config.graph.clock = parts.clock;
-  keeper_config.graph.events = events;
-  keeper_config.graph.retry_first = parts.settings.failures.retry_first;
-  keeper_config.graph.retry_max = parts.settings.failures.retry_max;
-  keeper_config.graph.fail_unplaceable = parts.settings.failures.fail_unplaceable;
-  keeper_config.directory = &dir;
-  keeper_config.graphs_path = graph_sup.path();
-  coord_sup.child_with<graph_keeper_state>("graph-keeper", busy_child, keeper_config, session, graph_peers, graph_sup.handle());
-
-  cache_server_state::config cache_config;
-  cache_config.listen = parts.settings.http;
-  cache_config.blobs = parts.blobs;
-  cache_config.log_dir = parts.state_dir / "running";
-  cache_config.upload_dir = parts.state_dir / "uploads";
-  cache_config.clock = parts.clock;
-  cache_config.port = parts.http_port;
-  cache_config.key = parts.signing_key.get();
-  cache_config.url = parts.settings.http_url;
-  cache_config.compression_level = parts.settings.compression_level;
-  auto cache = deliver_sup.child<cache_server_state>("cache-server", cache_config, ledger);
-  publisher_state::config publisher_config;
-  publisher_config.blobs = parts.blobs;
-  publisher_config.pool = parts.pool;
-  publisher_config.key = parts.signing_key;
-  deliver_sup.child_with<publisher_state>("publisher", busy_child, publisher_config, ledger);
-
-  node_info about;
-  about.node = parts.me.node;
-  about.version = parts.version;
-  about.public_key = parts.signing_key->public_key().to_string();
-  about.store_dir = std::string(nix::default_store_dir);
-  about.systems = parts.systems;
-  gateway_state::config gateway_config;
-  gateway_config.me = about;
-  gateway_config.clock = parts.clock;
-  auto gateway = coord_sup.child<gateway_state>("gateway", gateway_config, gateway_state::peers{ledger, keeper, cache});
-
-  fetcher_state::config fetcher_config;
-  fetcher_config.local = parts.local;
-  fetcher_config.blobs = parts.blobs;
-  fetcher_config.pool = parts.pool;
-  fetcher_config.upstream = parts.upstream;
-  fetcher_config.upstream_pool = parts.upstream_pool;
-  auto fetcher = work_sup.child_with<fetcher_state>("fetcher", patient, fetcher_config, ledger, substituter);
-  if (parts.upstream) {
-    rt::child_options patient_child;
-    patient_child.ref = patiently;
-    importer_state::config importer_config;
-    importer_config.local = parts.local;
-    importer_config.blobs = parts.blobs;
-    importer_config.pool = parts.pool;
-    importer_config.key = parts.signing_key;
-    importer_config.compression.level = parts.settings.compression_level;
-    work_sup.child_with<importer_state>("importer", patient_child, importer_config, ledger);
-    substituter_state::config substituter_config;
-    substituter_config.ask = [u = parts.upstream](auto paths, auto done) { u->find(std::move(paths), std::move(done)); };
-    work_sup.child_with<substituter_state>("substituter", patient_child, substituter_config,
-                                           substituter_state::peers{ledger, fetcher, *importer});
-  }
-  worker_state::peers worker_peers{ledger,      locks, fetcher,
-                                   observatory, pool,  workers_sup.handle(),
-                                   uploader_starter(parts, ledger, importer, uploads_sup.handle(), events)};
-  worker_pool_state::config pool_config;
-  pool_config.worker = worker_config(parts, std::move(*sandbox));
-  pool_config.session = parts.me.session;
-  pool_config.born = parts.me.incarnation;
-  pool_config.slots = parts.slots;
-  pool_config.io_slots = std::max(1u, parts.settings.limits.io_jobs);
-  pool_config.reserve = parts.settings.limits.reserve;
-  pool_config.limits_kept = limits_kept_by(*parts.cgroups, parts.settings.limits);
-  pool_config.disks = {parts.state_dir, parts.local->real_dir()};
-  pool_config.drain_mark = parts.state_dir / "drained";
-  pool_config.systems = parts.systems;
-  pool_config.features = parts.settings.features;
-  pool_config.directory = &dir;
-  pool_config.workers_path = workers_sup.path();
-  pool_config.uploads_path = uploads_sup.path();
-  pool_config.make = parts.make_worker;
-  pool_config.events = events;
-  work_sup.child_with<worker_pool_state>("worker-pool", busy_child, pool_config, worker_peers,
-                                         std::vector<allocator_actor>{allocator}, workers_sup.handle());
-  inspector_state::config inspector_config;
-  inspector_config.directory = &dir;
-  inspector_config.graphs_path = graph_sup.path();
-  inspector_config.blobs = parts.blobs;
-  inspector_config.pool = parts.pool;
-  inspector_config.clock = parts.clock;
-  auto inspector = root.child<inspector_state>("inspector", inspector_config,
-                                               inspector_state::peers{ledger, allocator, pool});
-  return node_tree{std::move(root), gateway, observatory, inspector, cache};
+  planting p{dir, parts, std::move(*sandbox)};
+  p.lock();
+  p.care();
+  p.coordinate();
+  p.deliver();
+  p.work();
+  p.inspect();
+  return std::move(p).take();
 }
 
 } // namespace coppice::actors

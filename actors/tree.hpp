@@ -5,6 +5,7 @@
 #include "messages/interfaces.hpp"
 #include "nix/signature.hpp"
 #include "runtime/clock.hpp"
+#include "runtime/mesh.hpp"
 #include "runtime/supervisor.hpp"
 #include "store/ledger.hpp"
 #include "store/upstream/upstream.hpp"
@@ -46,18 +47,20 @@ struct node_parts {
   bound_port* http_port;
   worker_pool_state::worker_maker make_worker = worker_pool_state::make_worker;
   bool keeps_events = true; ///< benchmarks see what they cost
+  std::shared_ptr<rt::mesh> mesh = nullptr; ///< the other nodes; null: there are none
+  node_id hub = {};                         ///< which keeps the ledger and the farm's store; empty: this one does
 };
 
 /// The declared tree of one node (docs/architecture.md), and the handles that the outside needs.
 struct node_tree {
   rt::tree root;
-  gateway_actor gateway;
+  std::optional<gateway_actor> gateway; ///< on a member: the hub's is asked
   observatory_actor observatory;
-  inspector_actor inspector;
+  std::optional<inspector_actor> inspector; ///< likewise
   cache_server_actor cache;
 };
 
-/// Declares every actor of a solo node; nothing runs before root.run(). Fails for settings that make no sense.
+/// Declares every actor of a node that keeps the ledger, or of a member; nothing runs before root.run(). Fails for settings that make no sense.
 expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts);
 
 } // namespace coppice::actors

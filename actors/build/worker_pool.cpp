@@ -13,7 +13,7 @@ rt::child_spec worker_pool_state::make_worker(std::string label, rt::child_optio
 }
 
 worker_pool_state::worker_pool_state(rt::self<interface>* self, config c, worker_state::peers peers,
-                                     std::vector<allocator_actor> allocators, rt::supervisor_actor workers)
+                                     std::vector<offers_actor> allocators, rt::supervisor_actor workers)
     : self_(self)
     , config_(std::move(c))
     , peers_(std::move(peers))
@@ -271,7 +271,7 @@ void worker_pool_state::offer_slots() {
   if (fit.builds == 0) o.short_of = fit.short_of;
   o.slots_free = std::min(o.slots_free, fit.builds);
   o.io_slots_free = std::min(o.io_slots_free, fit.builds);
-  auto me = worker_pool_actor{self_->stable()};
+  auto me = assignee_actor{self_->stable()};
   for (auto& a : allocators_)
     self_->send(a, atom::offer_v, o, me);
   self_->doing(std::to_string(computing) + " of " + std::to_string(config_.slots) + " slots and " +

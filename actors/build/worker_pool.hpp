@@ -56,7 +56,7 @@ public:
     event_port events = {};
   };
   worker_pool_state(rt::self<interface>* self, config c, worker_state::peers peers,
-                    std::vector<allocator_actor> allocators, rt::supervisor_actor workers);
+                    std::vector<offers_actor> allocators, rt::supervisor_actor workers);
   interface::behavior_type make_behavior();
 
 private:
@@ -100,7 +100,7 @@ private:
   rt::self<interface>* self_;
   config config_;
   worker_state::peers peers_;
-  std::vector<allocator_actor> allocators_;
+  std::vector<offers_actor> allocators_;
   rt::supervisor_actor workers_;
   std::map<inhash, occupant> slots_;
   std::array<std::uint32_t, 2> busy_{}; ///< of slots_, those that count; [1] of those that are io_bound

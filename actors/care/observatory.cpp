@@ -120,6 +120,7 @@ void observatory_state::answer_followers() {
 }
 
 void observatory_state::on_progress(const step_progress& p) {
+  if (config_.hub) return self_->send(*config_.hub, atom::progress_v, p);
   auto found = followed_.find(p.key);
   if (found == followed_.end()) {
     if (p.over || followed_.size() >= config_.followed_max) return;

@@ -27,6 +27,7 @@ public:
     event_port events;
     const rt::clock* clock = nullptr;
     std::chrono::milliseconds event_delay{40}; ///< events are collected for so long before who waits is answered
+    std::optional<progress_actor> hub = {};    ///< on a member: where the graphs are that want to hear of its builds
   };
   observatory_state(rt::self<interface>* self, config c, ledger_actor ledger);
   interface::behavior_type make_behavior();

@@ -1,5 +1,6 @@
 #include "actors/lock/ledger.hpp"
 
+#include "actors/ask.hpp"
 #include "runtime/log.hpp"
 
 #include <atomic>
@@ -123,9 +124,11 @@ ledger_state::interface::behavior_type ledger_state::make_behavior() {
   self_->later(config_.leases.renew_interval, atom::tick_v);
   return {
     [this](atom::transact_atom, ledger::transaction& t) { return transact(t); },
+    [this](atom::watch_atom, const watch_ledger& w, const ledger_watcher_actor& who) { on_watch(w, who); },
     [this](atom::done_atom) { on_finished(); },
     [this](atom::tick_atom) {
       expire_leases();
+      members_.forget_silent(config_.clock->now());
       self_->later(config_.leases.renew_interval, atom::tick_v);
     },
   };
@@ -137,6 +140,7 @@ caf::result<ledger::answer> ledger_state::transact(ledger::transaction& t) {
   // from now on, not from the answer: a disk that takes long must not end the leases of those who were heard
   if (auto* k = std::get_if<ledger::keep_alive>(&t.body)) leases_.renew(k->session, config_.clock->now());
   if (auto* o = std::get_if<ledger::open_session>(&t.body)) leases_.renew(o->session, config_.clock->now());
+  members_.note(t.body);
   if (queue_->post({id, std::move(t.body)}))
     open_.emplace(id, out);
   else
@@ -158,9 +162,23 @@ void ledger_state::on_finished() {
     }
     auto& changes = batch.changes;
     if (!changes.locks.empty()) self_->send(watchers_.locks, atom::changed_v, changes);
+    for (auto& [member, theirs] : members_.share(changes)) self_->send(member, atom::changed_v, std::move(theirs));
     if (changes.outbox) self_->send(watchers_.publisher, atom::changed_v, changes);
     if (!changes.requests.empty()) self_->send(watchers_.graphs, atom::changed_v, changes);
   }
+}
+
+// What it held before this LEDGER, or the member's word, was there is read from the rows.
+void ledger_state::on_watch(const watch_ledger& w, const ledger_watcher_actor& who) {
+  if (!members_.watch(w.session, who, config_.clock->now())) return;
+  actors::transact<ledger::lock_states>(
+    self_, ledger_actor{self_->stable()}, ledger::held_locks{w.session},
+    [this, session = w.session](ledger::lock_states& held) {
+      for (auto& row : held.rows) members_.note(session, row.key);
+    },
+    [](const error&) {
+      // ignored: hints only
+    });
 }
 
 void ledger_state::expire_leases() {

@@ -2,6 +2,7 @@
 
 #include "actors/events.hpp"
 #include "actors/lock/lease.hpp"
+#include "actors/lock/member_watch.hpp"
 #include "messages/interfaces.hpp"
 #include "runtime/actor.hpp"
 #include "runtime/pool.hpp"
@@ -16,12 +17,15 @@ namespace coppice::actors {
 
 class ledger_queue;
 
+/// LEDGER with what members say to it.
+using hub_ledger_actor = ledger_actor::extend<caf::reacts_to<atom::watch_atom, watch_ledger, ledger_watcher_actor>>;
+
 /// Runs transactions on the durable ledger, in batches, and reports changes.
-/// Takes: transact. Sends: answers; changed to those who watch. Owns: the backend, in jobs of one executor.
+/// Takes: transact; watch from members. Sends: answers; changed to those who watch. Owns: the backend, in jobs of one executor.
 /// Supervised by: LOCK_SUP, first of rest_for_one. An I/O error kills it: it never goes on with the same handle.
 class ledger_state {
 public:
-  using interface = ledger_actor;
+  using interface = hub_ledger_actor;
   static constexpr const char* name = "ledger";
 
   struct watchers {
@@ -47,11 +51,13 @@ private:
   caf::result<ledger::answer> transact(ledger::transaction& t);
   void on_finished();
   void expire_leases();
+  void on_watch(const watch_ledger& w, const ledger_watcher_actor& who);
 
   rt::self<interface>* self_;
   config config_;
   watchers watchers_;
   lease_table leases_;
+  member_watch<ledger_watcher_actor> members_;
   std::map<std::uint64_t, rt::reply<ledger::answer>> open_;
   std::uint64_t next_ = 0;
   std::shared_ptr<ledger_queue> queue_;

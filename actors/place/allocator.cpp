@@ -26,7 +26,7 @@ allocator_state::interface::behavior_type allocator_state::make_behavior() {
       placement_.remove(w.key, w.token);
       graphs_.erase(w.key);
     },
-    [this](atom::offer_atom, const offer& o, const worker_pool_actor& pool) {
+    [this](atom::offer_atom, const offer& o, const assignee_actor& pool) {
       pools_.insert_or_assign(o.node, pool);
       placement::effects out;
       placement_.on_offer(o, config_.clock->now(), out);

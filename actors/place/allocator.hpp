@@ -39,7 +39,7 @@ private:
   config config_;
   placement placement_;
   std::uint64_t corrections_told_ = 0;
-  std::map<node_id, worker_pool_actor> pools_;
+  std::map<node_id, assignee_actor> pools_;
   std::map<inhash, graph_actor> graphs_; ///< whom to tell why a job waits
   std::map<caf::actor_addr, graph_actor> told_; ///< who heard that its jobs wait for a machine to have room
 };

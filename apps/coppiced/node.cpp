@@ -213,10 +213,13 @@ expected<void> node::impl::start_actors() {
   if (!declared) return tl::unexpected(declared.error());
   tree.emplace(std::move(*declared));
 
-  exposed->expose("gateway", tree->gateway, {{"missing", role::submitter}, {"submit", role::submitter}, {"cancel", role::submitter}});
+  if (tree->gateway)
+    exposed->expose("gateway", *tree->gateway,
+                    {{"missing", role::submitter}, {"submit", role::submitter}, {"cancel", role::submitter}});
   exposed->expose("observatory", tree->observatory, {{"kill", role::admin}, {"forget", role::admin}});
-  exposed->expose("inspector", tree->inspector,
-                  {{"drain", role::admin}, {"retry", role::admin}, {"drop", role::admin}, {"gone", role::admin}});
+  if (tree->inspector)
+    exposed->expose("inspector", *tree->inspector,
+                    {{"drain", role::admin}, {"retry", role::admin}, {"drop", role::admin}, {"gone", role::admin}});
   rt::bridge_options o;
   o.listen = settings.listen;
   o.keys = state->node_key();

@@ -159,10 +159,10 @@ idle_farm::result idle_farm::run(const request& r) {
   auto cpu = own_cpu_s();
   stopwatch watch;
   caller who{"bench", role::submitter};
-  (void)me.ask<accepted>(me.tree->gateway, atom::submit_v, who, s);
+  (void)me.ask<accepted>(*me.tree->gateway, atom::submit_v, who, s);
   result c;
   for (poll_request p{s.id, 0, poll_wait_ms_max};;) {
-    auto news = me.ask<request_progress>(me.tree->gateway, atom::poll_v, who, p);
+    auto news = me.ask<request_progress>(*me.tree->gateway, atom::poll_v, who, p);
     c.memory_bytes = std::max(c.memory_bytes, resident_bytes() - memory);
     p.after = news.next;
     if (!news.result) continue;

@@ -314,7 +314,7 @@ struct pool_farm : farm {
     worker_state::peers peers{};
     peers.ledger = ledger_;
     peers.locks = locks;
-    pool = w.spawn<worker_pool_state>(c, peers, std::vector<allocator_actor>{}, rt::supervisor_actor{});
+    pool = w.spawn<worker_pool_state>(c, peers, std::vector<offers_actor>{}, rt::supervisor_actor{});
   }
   ~pool_farm() { std::filesystem::remove_all(dir); }
 };

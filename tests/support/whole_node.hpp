@@ -179,13 +179,13 @@ private:
     s.body.closure = store::closure_id(bytes);
     need(blobs->put(store::closure_key(s.body.closure, {1}), bytes));
     transact<ledger::done>(ledger::register_blob{s.body.closure, {1}, bytes.size()});
-    insist<accepted>(tree_->gateway, atom::submit_v, client_, s);
+    insist<accepted>(*tree_->gateway, atom::submit_v, client_, s);
   }
 
   request_result follow() {
     poll_request p{id_, 0, poll_wait_ms_max};
     for (auto end = w.now() + 1h; w.now() < end;) {
-      auto news = insist<request_progress>(tree_->gateway, atom::poll_v, client_, p);
+      auto news = insist<request_progress>(*tree_->gateway, atom::poll_v, client_, p);
       if (news.result) return *news.result;
       p.after = news.next;
     }
