@@ -46,7 +46,10 @@ struct envelope {
   std::uint8_t code = 0; ///< an ec
   std::string what;
   std::string with;      ///< between nodes: path of the actor that is given along, or empty
-  COPPICE_STRUCT(envelope, 1, version, 2, kind, 3, id, 4, target, 5, method, 6, code, 7, what, 8, with)
+  std::string whom;      ///< from a node: the key of a client of its, for whom it asks, or empty
+  std::uint8_t whom_role = 0; ///< that key's role
+  COPPICE_STRUCT(envelope, 1, version, 2, kind, 3, id, 4, target, 5, method, 6, code, 7, what, 8, with, 9, whom, 10,
+                 whom_role)
 };
 
 struct hello {

@@ -182,6 +182,12 @@ void mesh::call(const node_id& node, const std::string& path, const remote_metho
   f.head.target = path;
   f.head.method = method->name;
   f.head.with = std::move(words->with);
+  if (auto& r = words->relayed) {
+    f.head.target = std::move(r->target);
+    f.head.method = std::move(r->method);
+    f.head.whom = std::move(r->who.name);
+    f.head.whom_role = static_cast<std::uint8_t>(r->who.role);
+  }
   f.body = std::move(words->body);
   call.decode = method->decode_answer;
   session to;
@@ -243,6 +249,29 @@ bool mesh::on_answer(const std::shared_ptr<line>& from, const envelope& head, st
   else
     answer(call, make_error(said.error()));
   return said.has_value();
+}
+
+const remote_methods& relay_methods() {
+  static const remote_methods all{
+      {"", true,
+       [](const caf::type_erased_tuple& m) { return m.match_elements<caf::atom_value, relayed_words>(); },
+       [](const caf::type_erased_tuple& m, handle_names&) -> expected<remote_words> {
+         auto r = m.get_as<relayed_words>(1);
+         auto body = std::move(r.body);
+         return remote_words{std::move(body), {}, std::move(r)};
+       },
+       [](std::string_view, const std::string&, const node_id&, handle_names&) -> expected<caf::message> {
+         return fail(ec::unsupported, "nobody is exposed as a relay");
+       },
+       [](const caf::type_erased_tuple& answer, std::string& bytes) {
+         if (!answer.match_elements<relayed_answer>()) return false;
+         bytes = answer.get_as<relayed_answer>(0).body;
+         return true;
+       },
+       [](std::string_view bytes) -> expected<caf::message> {
+         return caf::make_message(relayed_answer{std::string{bytes}});
+       }}};
+  return all;
 }
 
 expected<mesh::incoming> mesh::on_words(const node_id& from, const envelope& head, std::string_view body) {

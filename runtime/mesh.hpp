@@ -40,6 +40,8 @@ public:
   Interface remote(const node_id& node, const std::string& path) {
     return caf::actor_cast<Interface>(remote(node, path, methods_of<Interface>()));
   }
+  /// Takes relayed_words to what that node exposes to clients.
+  caf::strong_actor_ptr relay(const node_id& node) { return remote(node, {}, relay_methods()); }
   /// From now on other nodes may call this actor of ours, by its path, if its name is in the directory.
   template <class Interface>
   void expose(const std::string& path) {

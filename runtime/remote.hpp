@@ -21,6 +21,18 @@ namespace coppice::rt {
 /// Bounds on what another node says: an answer may be as large as what a client is sent.
 inline constexpr wire::limits node_limits{.depth_max = 24, .elements_max = 1 << 20, .string_bytes_max = 8 << 20};
 
+/// What a client of one node asks of another node's exposed actor (runtime/exposed.hpp); answered by relayed_answer.
+struct relayed_words {
+  std::string target, method, body;
+  caller who;
+  COPPICE_STRUCT(relayed_words, 1, target, 2, method, 3, body, 4, who)
+};
+struct relayed_answer {
+  std::string body;
+  COPPICE_STRUCT(relayed_answer, 1, body)
+};
+inline constexpr auto relay_v = caf::atom_constant<caf::atom("rt_relay")>::value;
+
 struct remote_method;
 using remote_methods = std::vector<remote_method>;
 /// What of an interface can be said from another machine; constant.
@@ -42,6 +54,7 @@ public:
 struct remote_words {
   std::string body;
   std::string with;
+  std::optional<relayed_words> relayed = {}; ///< a client's, which go on as they came
 };
 
 struct remote_method {
@@ -180,6 +193,9 @@ struct remote_interface<caf::typed_actor<Signatures...>> {
 };
 
 } // namespace detail
+
+/// What relayed_words become.
+const remote_methods& relay_methods();
 
 template <class Interface>
 const remote_methods& methods_of() {

@@ -188,18 +188,35 @@ void sessions::dispatch(session& s, const envelope& head, const caller& who, std
     if (head.kind == frame_kind::cast) return;
     return no({ec::forbidden, "key " + who.name + " has not role node"});
   }
-  auto to = exposed_->find(head.target, head.method, who);
+  const auto whom = s.node.empty() || head.whom.empty() ? who : on_behalf(head, s.node);
+  expected<caf::message> message;
+  auto to = exposed_->find(head.target, head.method, whom);
+  if (to) message = to->method.decode(whom, body);
+  if (!to && to.error().code == ec::no_such_target && options_.relayed.contains(head.target))
+    to = relay(head, whom, body, *message);
   if (!to) {
     if (to.error().code == ec::forbidden) ++counters_->forbidden;
     return no(to.error());
   }
-  auto message = to->method.decode(who, body);
   if (!message) {
     count_bad(who.name, message.error().what, now);
     return no(message.error());
   }
   ++counters_->requests;
   as_port(port_).call(*to, std::move(*message), s.line, head.id, now + options_.call_deadline);
+}
+
+caller sessions::on_behalf(const envelope& head, const node_id& from) {
+  const auto role = std::min<std::uint8_t>(head.whom_role, static_cast<std::uint8_t>(role::admin));
+  return {head.whom.substr(0, key_name_bytes_max) + "@" + from.value, static_cast<coppice::role>(role)};
+}
+
+expected<registry::found> sessions::relay(const envelope& head, const caller& who, std::string_view body,
+                                          caf::message& message) {
+  if (!mesh_->reaches(options_.relay_to))
+    return fail(ec::unavailable, options_.relay_to.value + ", which keeps the ledger of this farm, cannot be reached just now");
+  message = caf::make_message(relay_v, relayed_words{head.target, head.method, std::string{body}, who});
+  return registry::found{mesh_->relay(options_.relay_to), {role::observer, nullptr, relay_methods()[0].encode_answer}};
 }
 
 void sessions::on_words(session& s, const envelope& head, const node_id& from, std::string_view body, instant now) {

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,8 @@ struct session_options {
   std::chrono::milliseconds call_deadline{30'000};
   std::size_t sessions_max = 4096;
   std::size_t sessions_per_key_max = 256;
+  node_id relay_to = {};                   ///< what is not exposed here, but listed in `relayed`, is asked of that node
+  std::set<std::string, std::less<>> relayed = {};
 };
 
 class sessions {
@@ -88,6 +91,9 @@ private:
   void refuse(const std::string& route, ec code, std::string why);
   bool perform(table::iterator i, const peer::effects& effects, const caller& who, std::string_view body, instant now);
   void dispatch(session& s, const envelope& head, const caller& who, std::string_view body, instant now);
+  /// Of a client of the node `from`, which vouches for it: what is not a node's to say stays forbidden.
+  static caller on_behalf(const envelope& head, const node_id& from);
+  expected<registry::found> relay(const envelope& head, const caller& who, std::string_view body, caf::message& message);
   void on_words(session& s, const envelope& head, const node_id& from, std::string_view body, instant now);
   bool on_opened(table::iterator i, const peer::opened& said, const caller& who);
   void count_bad(const std::string& key, std::string_view why, instant now);

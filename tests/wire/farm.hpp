@@ -94,6 +94,7 @@ struct farm {
   bridge_actor bridge;
   std::string endpoint;
   rt::bridge_options options;
+  bool exposes = true;
 
   farm() {
     std::string pattern = (fs::temp_directory_path() / "coppice-wire-XXXXXX").string();
@@ -142,7 +143,7 @@ struct farm {
   }
   void run() {
     auto exposed = std::make_shared<rt::registry>();
-    exposed->expose("oracle", tree->child<oracle>("oracle", submits), {{"submit", role::submitter}});
+    if (exposes) exposed->expose("oracle", tree->child<oracle>("oracle", submits), {{"submit", role::submitter}});
     bridge = tree->child<rt::bridge>("bridge", options, std::shared_ptr<const rt::registry>{exposed}, memory);
     root = tree->run();
     endpoint = ask_endpoint();

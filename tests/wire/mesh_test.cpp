@@ -105,6 +105,31 @@ TEST_CASE("a member finds its hub again after the hub's sockets died") {
   CHECK(p.ask_hub(2).first == true);
 }
 
+TEST_CASE("a member asks its hub on behalf of its clients, with their names and no more than their roles") {
+  pair p;
+  p.start_hub();
+  p.member.options.sessions.relay_to = {"alder"};
+  p.member.options.sessions.relayed = {"oracle"};
+  p.member.exposes = false;
+  p.start_member();
+  REQUIRE(eventually([&] { return p.connected(); }));
+  auto lena = p.member.client(role::submitter);
+  auto c = rt::connection::connect(lena);
+  REQUIRE(c);
+  auto who = c->call<node_info>("oracle", "info", get_info{}, 5s);
+  REQUIRE(who);
+  CHECK(who->version == "lena@birch/submitter");
+  CHECK(c->call<accepted>("oracle", "submit", farm::submit(), 5s));
+  CHECK(*p.hub.submits == 1);
+  auto otto = rt::connection::connect(p.member.client(role::observer, "otto"));
+  REQUIRE(otto);
+  auto refused = otto->call<accepted>("oracle", "submit", farm::submit(), 5s);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == ec::forbidden);
+  CHECK(*p.hub.submits == 1);
+  CHECK(c->call<node_info>("gardener", "info", get_info{}, 5s).error().code == ec::no_such_target);
+}
+
 TEST_CASE("a member whose key is not a node's is no member") {
   pair p{role::admin};
   p.start_hub();

@@ -284,7 +284,7 @@ TEST_CASE("a request's envelope has these bytes") {
   e.id = 7;
   e.target = "gateway";
   e.method = "poll";
-  std::string golden = "\x88\x01\x01\x02\x04\x03\x07\x04\xa7gateway\x05\xa4poll\x06";
-  golden += std::string("\x00\x07\xa0\x08\xa0", 5);
+  std::string golden = "\x8a\x01\x01\x02\x04\x03\x07\x04\xa7gateway\x05\xa4poll\x06";
+  golden += std::string("\x00\x07\xa0\x08\xa0\x09\xa0\x0a\x00", 9);
   CHECK(encode_head(e) == golden);
 }
