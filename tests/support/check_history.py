@@ -186,7 +186,7 @@ def tokens_rise(e):
     for recording in e.events:
         seen, running, epoch = {}, {}, None
         for event in recording:
-            if event["epoch"] != epoch:  # the node was started again: some of what happened before was not heard
+            if event["epoch"] != epoch or event["event"] == "gap":  # some of what happened before was not heard
                 epoch, running = event["epoch"], {}
             if event["event"] == "attempt_started":
                 key, token = bytes.fromhex(event["inhash"]), event["token"]
