@@ -3,6 +3,7 @@
 #include "nix/hash.hpp"
 
 #include <algorithm>
+#include <charconv>
 
 namespace coppice::store {
 
@@ -58,6 +59,20 @@ std::string attempt_log_key(const inhash& key, fence token) {
 
 std::string closure_key(const blob_id& closure, generation gen) {
   return "closures/" + closure.to_string() + "." + std::to_string(gen.value);
+}
+
+std::optional<blob_id> blob_of_key(std::string_view key) {
+  const auto slash = key.find('/');
+  if (slash == key.npos) return std::nullopt;
+  const auto name = key.substr(slash + 1);
+  const auto dot = std::min(name.find('.'), name.size());
+  const auto id = blob_id::parse(name.substr(0, dot));
+  generation gen;
+  const auto digits = name.substr(std::min(dot + 1, name.size()));
+  if (!id || std::from_chars(digits.data(), digits.data() + digits.size(), gen.value).ec != std::errc{})
+    return std::nullopt;
+  if (key != nar_key(*id, gen) && key != closure_key(*id, gen)) return std::nullopt;
+  return *id;
 }
 
 expected<std::string> read_blob(blob_store& blobs, const std::string& key, std::uint64_t bytes_max) {

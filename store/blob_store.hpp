@@ -33,6 +33,8 @@ std::string log_key(const nix::store_path& drv);
 std::string attempt_log_key(const inhash& key, fence token);
 /// "closures/<hex>.<generation>": a packed derivation closure.
 std::string closure_key(const blob_id& closure, generation gen);
+/// What the blob under this key must hash to: set if the key is one of nar_key() or closure_key().
+std::optional<blob_id> blob_of_key(std::string_view key);
 
 /// A blob being written. Nobody sees it before commit(); without it the destructor takes all traces away.
 class blob_writer {
@@ -45,19 +47,23 @@ public:
   virtual expected<void> commit(const std::string& key) = 0;
 };
 
-/// An open blob: stays readable and unchanged even when its key is replaced or removed.
+/// An open blob: all that is read is of one and the same blob, even when its key is replaced or removed. A store that
+/// is reached over a network may fail then, where a directory does not. For one thread at a time.
 class blob_reader {
 public:
   virtual ~blob_reader() = default;
   /// Bytes of the blob.
   virtual std::uint64_t size() const = 0;
+  /// Tells blobs under one key apart: another one has another text. Empty if the store cannot tell.
+  virtual std::string version() const { return {}; }
   /// Fills as much of `into` as there is from `offset` on; returns the number of bytes, less than asked only at the
   /// blob's end.
   virtual expected<std::size_t> read(std::uint64_t offset, std::span<char> into) = 0;
 };
 
 /// Port to a store of blobs. Any number of threads may call it at the same time; every call blocks.
-/// Errors: `invalid` for a bad key, `storage_full`, `io`, `missing` for open() of an absent key, `corrupt`.
+/// Errors: `invalid` for a bad key, `storage_full`, `io`, `missing` for open() of an absent key, `corrupt`; where the
+/// store is another machine's also `unavailable`, `forbidden`, `conflict`, `limit_exceeded`.
 class blob_store {
 public:
   virtual ~blob_store() = default;

@@ -46,26 +46,23 @@ private:
 
 class file_reader final : public blob_reader {
 public:
-  file_reader(rt::unique_fd fd, std::uint64_t size, fs::path file)
-      : fd_(std::move(fd)), size_(size), file_(std::move(file)) {}
+  file_reader(rt::unique_fd fd, const struct stat& st, fs::path file)
+      : fd_(std::move(fd))
+      , size_(static_cast<std::uint64_t>(st.st_size))
+      , version_(std::to_string(st.st_ino) + "-" + std::to_string(st.st_mtim.tv_sec) + "-" +
+                 std::to_string(st.st_mtim.tv_nsec) + "-" + std::to_string(st.st_size))
+      , file_(std::move(file)) {}
 
   std::uint64_t size() const override { return size_; }
-
+  std::string version() const override { return version_; }
   expected<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
-    std::size_t done = 0;
-    while (done < into.size()) {
-      const auto got = ::pread(fd_.get(), into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return tl::unexpected(system_error(errno, "cannot read " + file_.string()));
-      if (got == 0) break;
-      done += static_cast<std::size_t>(got);
-    }
-    return done;
+    return read_at(fd_.get(), offset, into, file_);
   }
 
 private:
   rt::unique_fd fd_;
   std::uint64_t size_;
+  std::string version_;
   fs::path file_;
 };
 
@@ -137,7 +134,7 @@ expected<std::unique_ptr<blob_reader>> directory_blob_store::open(const std::str
   struct stat st;
   if (::fstat(fd.get(), &st) != 0) return tl::unexpected(system_error(errno, "cannot stat " + file.string()));
   if (!S_ISREG(st.st_mode)) return fail(ec::missing, "there is no blob " + file.string() + ", but something else");
-  return std::make_unique<file_reader>(std::move(fd), static_cast<std::uint64_t>(st.st_size), file);
+  return std::make_unique<file_reader>(std::move(fd), st, file);
 }
 
 expected<std::optional<std::uint64_t>> directory_blob_store::stat(const std::string& key) {

@@ -53,6 +53,18 @@ expected<void> write_all(int fd, std::string_view bytes, const fs::path& name) {
   return {};
 }
 
+expected<std::size_t> read_at(int fd, std::uint64_t offset, std::span<char> into, const fs::path& name) {
+  std::size_t done = 0;
+  while (done < into.size()) {
+    const auto got = ::pread(fd, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return failed("read", name);
+    if (got == 0) break;
+    done += static_cast<std::size_t>(got);
+  }
+  return done;
+}
+
 expected<std::string> read_file(const fs::path& file, std::uint64_t bytes_max) {
   auto fd = open_file(file, O_RDONLY);
   if (!fd) return tl::unexpected(fd.error());

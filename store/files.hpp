@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,6 +20,9 @@ error system_error(int error_number, std::string_view tried);
 
 /// Writes all bytes at the descriptor's offset; `name` is for the error's text.
 expected<void> write_all(int fd, std::string_view bytes, const std::filesystem::path& name);
+
+/// Fills as much of `into` as the file has from `offset` on; the number of bytes. `name` is for the error's text.
+expected<std::size_t> read_at(int fd, std::uint64_t offset, std::span<char> into, const std::filesystem::path& name);
 
 /// The whole file; `limit_exceeded` if it is larger than `bytes_max`.
 expected<std::string> read_file(const std::filesystem::path& file, std::uint64_t bytes_max);

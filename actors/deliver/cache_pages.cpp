@@ -11,7 +11,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <optional>
 #include <vector>
@@ -45,17 +44,6 @@ void fail_with(httplib::Response& res, const error& e) {
   if (e.code == ec::missing || e.code == ec::invalid) return respond(res, 404, "there is no such thing here");
   rt::log::error("CACHE_SERVER", "cannot serve error={}", to_string(e));
   respond(res, 500, "the store cannot be read");
-}
-
-expected<std::size_t> read_at(int fd, std::uint64_t offset, std::span<char> into) {
-  std::size_t got = 0;
-  while (got < into.size()) {
-    auto n = ::pread(fd, into.data() + got, into.size() - got, static_cast<off_t>(offset + got));
-    if (n == 0) break;
-    if (n < 0 && errno != EINTR) return tl::unexpected(store::system_error(errno, "cannot read a log"));
-    if (n > 0) got += static_cast<std::size_t>(n);
-  }
-  return got;
 }
 
 /// The one component behind `directory` in a request's path; empty if it is not of that form.
@@ -131,16 +119,20 @@ void cache_pages::send_small(const httplib::Request& req, httplib::Response& res
 }
 
 void cache_pages::send(const httplib::Request& req, httplib::Response& res, std::uint64_t size, const char* type,
-                       const reader& read) {
+                       const std::string& version, const reader& read) {
+  const auto etag = version.empty() ? "" : '"' + version + '"';
+  if (auto wanted = req.get_header_value("If-Match"); !wanted.empty() && wanted != etag && wanted != "*")
+    return respond(res, 412, "there is something else now");
   res.set_header("Accept-Ranges", "bytes");
+  if (!etag.empty()) res.set_header("ETag", etag);
   if (req.method == "HEAD") {
     res.status = 200;
     res.set_header("Content-Type", type);
     res.set_header("Content-Length", std::to_string(size));
     return;
   }
-  // no validators are given out, so that If-Range never matches
-  auto range = parse_range(req.has_header("If-Range") ? "" : req.get_header_value("Range"), size);
+  const bool of_this = !req.has_header("If-Range") || (!etag.empty() && req.get_header_value("If-Range") == etag);
+  auto range = parse_range(of_this ? req.get_header_value("Range") : "", size);
   if (range.what == byte_range::kind::unsatisfiable) {
     res.set_header("Content-Range", "bytes */" + std::to_string(size));
     return respond(res, 416, "there are no such bytes");
@@ -173,16 +165,10 @@ void cache_pages::send_narinfo(const httplib::Request& req, httplib::Response& r
 void cache_pages::send_blob(const httplib::Request& req, httplib::Response& res, const std::string& key,
                             const char* type) const {
   if (auto sound = store::check_blob_key(key); !sound) return fail_with(res, sound.error());
-  if (req.method == "HEAD") {
-    auto size = blobs_.stat(key);
-    if (!size) return fail_with(res, size.error());
-    if (!*size) return respond(res, 404, "there is no such thing here");
-    return send(req, res, **size, type, {});
-  }
   auto blob = blobs_.open(key);
   if (!blob) return fail_with(res, blob.error());
   std::shared_ptr<store::blob_reader> shared = std::move(*blob);
-  send(req, res, shared->size(), type,
+  send(req, res, shared->size(), type, shared->version(),
        [shared](std::uint64_t offset, std::span<char> into) { return shared->read(offset, into); });
 }
 
@@ -195,8 +181,10 @@ void cache_pages::send_attempt(const httplib::Request& req, httplib::Response& r
   struct stat s {};
   if (*fd && ::fstat(fd->get(), &s) == 0 && S_ISREG(s.st_mode)) {
     res.set_header("X-Coppice-Log", "running");
-    return send(req, res, static_cast<std::uint64_t>(s.st_size), text_type,
-                [fd](std::uint64_t offset, std::span<char> into) { return read_at(fd->get(), offset, into); });
+    return send(req, res, static_cast<std::uint64_t>(s.st_size), text_type, {},
+                [fd, file](std::uint64_t offset, std::span<char> into) {
+                  return store::read_at(fd->get(), offset, into, file);
+                });
   }
   send_blob(req, res, store::attempt_log_key(attempt->key, attempt->token), text_type);
   if (res.status < 400 || res.status == 416) res.set_header("X-Coppice-Log", "finished");

@@ -37,14 +37,15 @@ public:
 
   /// Answers a GET or HEAD.
   void get(const httplib::Request& req, httplib::Response& res) const;
+  /// The same of a blob, whoever asks: with an ETag, ranges, If-Range and If-Match.
+  void send_blob(const httplib::Request& req, httplib::Response& res, const std::string& key, const char* type) const;
 
 private:
   using reader = std::function<expected<std::size_t>(std::uint64_t offset, std::span<char> into)>;
   static void send(const httplib::Request& req, httplib::Response& res, std::uint64_t size, const char* type,
-                   const reader& read);
+                   const std::string& version, const reader& read);
   static void send_small(const httplib::Request& req, httplib::Response& res, const std::string& body,
                          const char* type);
-  void send_blob(const httplib::Request& req, httplib::Response& res, const std::string& key, const char* type) const;
   void send_narinfo(const httplib::Request& req, httplib::Response& res, const std::string& key) const;
   void send_attempt(const httplib::Request& req, httplib::Response& res, std::string_view name) const;
 

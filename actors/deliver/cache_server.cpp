@@ -2,6 +2,7 @@
 
 #include "actors/deliver/cache_pages.hpp"
 #include "actors/deliver/http_server.hpp"
+#include "actors/deliver/node_blobs.hpp"
 #include "actors/deliver/tickets.hpp"
 #include "actors/deliver/uploads.hpp"
 #include "runtime/log.hpp"
@@ -37,6 +38,10 @@ uploads::config to_uploads(const cache_server_state::config& c, const ticket_box
           .uploads_max = c.limits.uploads_max};
 }
 
+node_blobs::config to_blobs(const cache_server_state::config& c, const cache_pages& pages, const ticket_box& tickets) {
+  return {c.blobs, &pages, c.clock, &tickets, c.limits.blob_bytes_max, c.limits.node_puts_max};
+}
+
 /// Where a thread waits for an answer of the ledger; outlives the wait if the answer is late.
 struct pending_answer {
   std::mutex mutex;
@@ -54,10 +59,7 @@ struct pending_answer {
 class question final : public caf::event_based_actor {
 public:
   question(caf::actor_config& cfg, ledger_actor to, ledger::transaction t, std::shared_ptr<pending_answer> pending)
-      : caf::event_based_actor(cfg)
-      , to_(std::move(to))
-      , transaction_(std::move(t))
-      , pending_(std::move(pending)) {}
+      : caf::event_based_actor(cfg), to_(std::move(to)), transaction_(std::move(t)), pending_(std::move(pending)) {}
   caf::behavior make_behavior() override {
     request(to_, caf::infinite, atom::transact_v, std::move(transaction_))
         .then([p = pending_](ledger::answer& a) { p->set(std::move(a.body)); },
@@ -83,19 +85,26 @@ public:
       , tickets_(config_.limits.ticket_ttl, config_.limits.tickets_max)
       , pages_(*config_.blobs, config_.log_dir, config_.store_dir)
       , uploads_(to_uploads(config_, tickets_), [this](ledger::any_transaction t) { return ask(std::move(t)); })
+      , blobs_(to_blobs(config_, pages_, tickets_))
       , http_(config_.listen, config_.port ? config_.port->value.load() : 0, routes(), to_http(config_.limits)) {
     if (config_.port) config_.port->value = http_.port();
   }
   ~site() { stopping_ = true; } // before http_ waits for its threads
-  std::string issue(const std::string& to) { return tickets_.issue(to, config_.clock->now()); }
+  std::string issue(const caller& to) { return tickets_.issue(to, config_.clock->now()); }
   std::string url() const { return config_.url.empty() ? http_.url() : config_.url; }
 
 private:
   http_routes routes() {
-    return {.get = [this](const httplib::Request& q, httplib::Response& s) { pages_.get(q, s); },
-            .admits = [this](const httplib::Request& q, httplib::Response& s) { return uploads_.admits(q, s); },
-            .put = [this](const httplib::Request& q, httplib::Response& s,
-                          const body_reader& body) { uploads_.put(q, s, body); }};
+    using request = const httplib::Request&;
+    using response = httplib::Response&;
+    const auto of_nodes = &node_blobs::serves;
+    return {
+        .get = [=, this](request q, response s) { of_nodes(q) ? blobs_.get(q, s) : pages_.get(q, s); },
+        .admits = [=, this](request q,
+                            response s) { return of_nodes(q) ? blobs_.admits(q, s) : uploads_.admits(q, s); },
+        .put = [=, this](request q, response s,
+                         const body_reader& body) { of_nodes(q) ? blobs_.put(q, s, body) : uploads_.put(q, s, body); },
+        .remove = [this](request q, response s) { blobs_.remove(q, s); }};
   }
   expected<ledger::any_answer> ask(ledger::any_transaction t);
 
@@ -105,6 +114,7 @@ private:
   ticket_box tickets_;
   cache_pages pages_;
   uploads uploads_;
+  node_blobs blobs_;
   std::atomic<bool> stopping_{false};
   http_server http_; // last: its threads use all the others
 };
@@ -138,7 +148,7 @@ cache_server_state::interface::behavior_type cache_server_state::make_behavior()
       [this](atom::open_atom, const caller& who) -> caf::result<std::string> {
         if (who.role < role::submitter) // INV-15
           return make_error(ec::forbidden, "the key " + who.name + " may look, not upload");
-        return site_->issue(who.name);
+        return site_->issue(who);
       },
       [this](atom::open_atom, const get_ticket&) { return upload_ticket{url_, site_->issue("a node")}; },
   };

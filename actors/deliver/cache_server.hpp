@@ -20,7 +20,8 @@ struct bound_port {
   std::atomic<int> value{0};
 };
 
-/// Serves the binary cache and logs over HTTP, and takes uploads of clients (docs/protocol.md).
+/// Serves the binary cache and logs over HTTP, takes uploads of clients, and is the farm's store to other machines
+/// (docs/protocol.md).
 /// Takes: get, open. Sends: reads, T10 and add_source to LEDGER, from threads of its own. Owns: the listening socket,
 /// the threads, the tickets (a restart forgets them: clients ask for others), the files of `upload_dir`.
 /// Supervised by: DELIVER_SUP.
@@ -32,7 +33,9 @@ public:
   struct limits {
     std::size_t connections_max = 256; ///< a further one takes the place of an idle one, or waits
     std::size_t uploads_max = 8;       ///< at once; a further one: 503
-    std::uint64_t upload_bytes_max = std::uint64_t{16} << 30;    ///< of one source's NAR: 413
+    std::uint64_t upload_bytes_max = std::uint64_t{16} << 30; ///< of one source's NAR: 413
+    std::size_t node_puts_max = 32; ///< of other machines, at once, besides these; a further one: 503
+    std::uint64_t blob_bytes_max = std::uint64_t{64} << 30;      ///< of one blob from another machine: 413
     std::uint64_t closure_bytes_max = std::uint64_t{256} << 20;  ///< of a packed closure as uploaded: 413
     std::uint64_t closure_unpacked_max = std::uint64_t{2} << 30; ///< of the same decompressed: 413
     std::chrono::milliseconds ticket_ttl{std::chrono::minutes{10}};

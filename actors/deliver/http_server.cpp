@@ -81,7 +81,7 @@ bool is_framed(const httplib::Request& req) {
 }
 
 bool may_have_body(const httplib::Request& req) {
-  return (req.method != "GET" && req.method != "HEAD") || req.has_header("Transfer-Encoding") ||
+  return req.method == "PUT" || req.has_header("Transfer-Encoding") ||
          (req.has_header("Content-Length") && req.get_header_value("Content-Length") != "0");
 }
 
@@ -160,8 +160,8 @@ bool http_server::engine::refuses(const httplib::Request& req, httplib::Response
   if (!is_framed(req)) {
     respond(res, 400, "the length of the body is not clear");
   } else if (req.method != "PUT") {
-    respond(res, 405, "only GET, HEAD and PUT are served here");
-    res.set_header("Allow", "GET, HEAD, PUT");
+    respond(res, 405, "only GET, HEAD, PUT and DELETE are served here");
+    res.set_header("Allow", "GET, HEAD, PUT, DELETE");
   } else if (!req.has_header("Content-Length") && !req.has_header("Transfer-Encoding")) {
     respond(res, 411, "the length of the body must be stated");
   } else {
@@ -178,6 +178,8 @@ void http_server::engine::set_hooks() {
   set_pre_routing_handler([this](const httplib::Request& req, httplib::Response& res) {
     if (is_framed(req) && (req.method == "GET" || req.method == "HEAD"))
       routes_.get(req, res);
+    else if (is_framed(req) && req.method == "DELETE")
+      routes_.remove(req, res);
     else if (!refuses(req, res))
       return HandlerResponse::Unhandled;
     return HandlerResponse::Handled;

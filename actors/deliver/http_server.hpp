@@ -25,6 +25,8 @@ struct http_routes {
   std::function<bool(const httplib::Request&, httplib::Response&)> admits;
   /// PUT; what it leaves of the body costs the connection.
   std::function<void(const httplib::Request&, httplib::Response&, const body_reader&)> put;
+  /// DELETE.
+  std::function<void(const httplib::Request&, httplib::Response&)> remove;
 };
 
 struct http_limits {

@@ -4,7 +4,7 @@
 
 namespace coppice::actors {
 
-std::string ticket_box::issue(const std::string& name, rt::boot_clock::time_point now) {
+std::string ticket_box::issue(const caller& to, rt::boot_clock::time_point now) {
   auto secret = rt::random_secret();
   auto key = nix::sha256(secret);
   std::lock_guard lock{mutex_};
@@ -12,17 +12,17 @@ std::string ticket_box::issue(const std::string& name, rt::boot_clock::time_poin
     entries_.erase(by_end_.begin()->second);
     by_end_.erase(by_end_.begin());
   }
-  entries_[key] = {now + ttl_, name};
+  entries_[key] = {now + ttl_, to};
   by_end_.emplace(now + ttl_, key);
   return secret;
 }
 
-std::optional<std::string> ticket_box::find(std::string_view ticket, rt::boot_clock::time_point now) const {
+std::optional<caller> ticket_box::find(std::string_view ticket, rt::boot_clock::time_point now) const {
   auto key = nix::sha256(ticket);
   std::lock_guard lock{mutex_};
   auto it = entries_.find(key);
   if (it == entries_.end() || it->second.ends <= now) return std::nullopt;
-  return it->second.name;
+  return it->second.to;
 }
 
 } // namespace coppice::actors

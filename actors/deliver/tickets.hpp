@@ -1,5 +1,6 @@
 #pragma once
 
+#include "messages/client.hpp"
 #include "nix/hash.hpp"
 #include "runtime/clock.hpp"
 
@@ -18,15 +19,15 @@ public:
   /// At most `tickets_max` (at least 1) are kept: then the one that would end first is forgotten.
   ticket_box(std::chrono::nanoseconds ttl, std::size_t tickets_max) : ttl_(ttl), tickets_max_(tickets_max) {}
 
-  /// A new secret for the key of that name.
-  std::string issue(const std::string& name, rt::boot_clock::time_point now);
-  /// Whose ticket it is; none if it is unknown or over.
-  std::optional<std::string> find(std::string_view ticket, rt::boot_clock::time_point now) const;
+  /// A new secret for that caller.
+  std::string issue(const caller& to, rt::boot_clock::time_point now);
+  /// To whom it was issued; none if it is unknown or over.
+  std::optional<caller> find(std::string_view ticket, rt::boot_clock::time_point now) const;
 
 private:
   struct entry {
     rt::boot_clock::time_point ends;
-    std::string name;
+    caller to;
   };
   const std::chrono::nanoseconds ttl_;
   const std::size_t tickets_max_;

@@ -1,19 +1,15 @@
 #include "actors/deliver/uploads.hpp"
 
+#include "actors/deliver/http_answers.hpp"
 #include "nix/narinfo.hpp"
-#include "runtime/fd.hpp"
 #include "runtime/log.hpp"
 #include "store/closure.hpp"
-#include "store/files.hpp"
 #include "store/path_records.hpp"
-#include "store/sinks.hpp"
+#include "store/spool_file.hpp"
 
-#include <fcntl.h>
 #include <httplib.h>
-#include <sys/mman.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <stdexcept>
 #include <vector>
 
@@ -23,80 +19,9 @@ namespace {
 
 constexpr std::string_view source_prefix = "/upload/source/", closure_prefix = "/upload/closure/";
 constexpr std::size_t paths_per_query_max = 1000;
-constexpr const char* spool_prefix = "upload-";
-
-int status_of(ec code) {
-  switch (code) {
-  case ec::invalid: return 422;
-  case ec::bad_message:
-  case ec::corrupt: return 400;
-  case ec::limit_exceeded: return 413;
-  case ec::missing:
-  case ec::conflict: return 409;
-  case ec::forbidden: return 403;
-  case ec::unsupported: return 415;
-  case ec::storage_full: return 507;
-  case ec::io: return 500;
-  default: return 503; // what the ledger and the way to it may answer; all of it passes
-  }
-}
-
-void respond_with(httplib::Response& res, const error& e) {
-  int status = status_of(e.code);
-  if (status == 503) res.set_header("Retry-After", "1");
-  respond(res, status, e.what);
-}
 
 std::string_view tail(std::string_view path, std::string_view prefix) {
   return path.substr(prefix.size());
-}
-
-/// A file without a name, so that nothing of it outlives the upload.
-class spool_file {
-public:
-  static expected<spool_file> create(const std::filesystem::path& dir) {
-    auto name = (dir / (std::string{spool_prefix} + "XXXXXX")).string();
-    spool_file f;
-    f.fd_.reset(::mkostemp(name.data(), O_CLOEXEC));
-    if (!f.fd_) return tl::unexpected(store::system_error(errno, "cannot create a file in " + dir.string()));
-    ::unlink(name.c_str()); // ignored: a file that stays is removed at the next birth
-    f.dir_ = dir;
-    return f;
-  }
-  expected<void> write(std::string_view bytes) {
-    size_ += bytes.size();
-    return store::write_all(fd_.get(), bytes, dir_);
-  }
-  std::uint64_t size() const { return size_; }
-  /// Calls `use` with all that was written.
-  expected<void> read(const std::function<expected<void>(std::string_view)>& use) const {
-    if (size_ == 0) return use({});
-    void* at = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd_.get(), 0);
-    if (at == MAP_FAILED) return tl::unexpected(store::system_error(errno, "cannot map an upload"));
-    auto unmap = [this](void* p) { ::munmap(p, size_); };
-    std::unique_ptr<void, decltype(unmap)> mapped{at, unmap};
-    return use({static_cast<const char*>(at), size_});
-  }
-
-private:
-  rt::unique_fd fd_;
-  std::filesystem::path dir_;
-  std::uint64_t size_ = 0;
-};
-
-/// Passes a body of at most `bytes_max` bytes on; the first error ends it.
-expected<void> take(const body_reader& body, std::uint64_t bytes_max, const store::byte_sink& into) {
-  expected<void> done;
-  std::uint64_t taken = 0;
-  bool whole = body([&](std::string_view bytes) {
-    taken += bytes.size();
-    done = taken > bytes_max ? fail(ec::limit_exceeded, "the upload is larger than the " + std::to_string(bytes_max) +
-                                                            " bytes that are allowed")
-                             : into(bytes);
-    return done.has_value();
-  });
-  if (done && !whole) return fail(ec::bad_message, "the upload broke off after " + std::to_string(taken) + " bytes");
-  return done;
 }
 
 expected<void> ignore(std::string_view) {
@@ -106,11 +31,7 @@ expected<void> ignore(std::string_view) {
 } // namespace
 
 uploads::uploads(config c, ledger_port ledger) : config_(std::move(c)), ledger_(std::move(ledger)) {
-  if (auto made = store::make_directories(config_.dir); !made) throw std::runtime_error(made.error().what);
-  std::error_code e;
-  for (auto& file : std::filesystem::directory_iterator{config_.dir})
-    if (file.path().filename().string().starts_with(spool_prefix)) std::filesystem::remove(file.path(), e);
-  if (e) throw std::runtime_error("cannot empty " + config_.dir.string() + ": " + e.message());
+  if (auto done = store::spool_file::prepare(config_.dir); !done) throw std::runtime_error(done.error().what);
 }
 
 template <class Answer, class Tx>
@@ -122,8 +43,6 @@ expected<Answer> uploads::ask(Tx transaction) const {
 }
 
 bool uploads::admits(const httplib::Request& req, httplib::Response& res) const {
-  constexpr std::string_view scheme = "Bearer ";
-  auto word = req.get_header_value("Authorization");
   std::uint64_t bytes_max = 0;
   bool is_source = req.path.starts_with(source_prefix);
   if (is_source && nix::store_path::from_base_name(tail(req.path, source_prefix)))
@@ -132,10 +51,8 @@ bool uploads::admits(const httplib::Request& req, httplib::Response& res) const 
     bytes_max = config_.closure_bytes_max;
   if (bytes_max == 0) {
     respond(res, 404, "nothing can be put here");
-  } else if (!word.starts_with(scheme) ||
-             !config_.tickets->find(std::string_view{word}.substr(scheme.size()), config_.clock->now())) {
-    respond(res, 401, "an upload needs a ticket that is not over: ask the node what is missing, it gives one");
-    res.set_header("WWW-Authenticate", "Bearer");
+  } else if (!config_.tickets->find(ticket_of(req), config_.clock->now())) {
+    respond_unknown(res, "an upload needs a ticket that is not over: ask the node what is missing, it gives one");
   } else if (!is_source && req.has_header("Content-Length") &&
              req.get_header_value<std::uint64_t>("Content-Length") > bytes_max) {
     respond(res, 413, "the upload is larger than the " + std::to_string(bytes_max) + " bytes that are allowed");
@@ -146,12 +63,7 @@ bool uploads::admits(const httplib::Request& req, httplib::Response& res) const 
 }
 
 void uploads::put(const httplib::Request& req, httplib::Response& res, const body_reader& body) {
-  struct turn {
-    explicit turn(std::atomic<std::size_t>& n) : count(n), number(++n) {}
-    ~turn() { --count; }
-    std::atomic<std::size_t>& count;
-    std::size_t number;
-  } mine{running_};
+  const turn mine{running_};
   if (mine.number > config_.uploads_max)
     return respond_with(res, {ec::overloaded, "there are " + std::to_string(config_.uploads_max) + " uploads already"});
   auto done = [&]() -> expected<void> {
@@ -214,11 +126,11 @@ expected<void> uploads::publish(const path_info& info) const {
 expected<void> uploads::put_source(const nix::store_path& path, const body_reader& body) {
   auto before = known(path);
   if (!before) return tl::unexpected(before.error());
-  if (*before) return take(body, config_.source.nar_bytes_max, ignore);
+  if (*before) return take_body(body, config_.source.nar_bytes_max, ignore);
   auto spool = config_.blobs->begin();
   if (!spool) return tl::unexpected(spool.error());
   source_upload upload{path, std::move(*spool), config_.source};
-  auto taken = take(body, UINT64_MAX, [&](std::string_view bytes) { return upload.write(bytes); });
+  auto taken = take_body(body, UINT64_MAX, [&](std::string_view bytes) { return upload.write(bytes); });
   if (!taken) return taken;
   auto info = upload.finish();
   if (!info) return tl::unexpected(info.error());
@@ -241,18 +153,18 @@ expected<void> uploads::put_source(const nix::store_path& path, const body_reade
 expected<void> uploads::put_closure(const blob_id& id, const body_reader& body) {
   auto state = ask<ledger::blob_state>(ledger::stat_blob{id});
   if (!state) return tl::unexpected(state.error());
-  if (state->present) return take(body, config_.closure_bytes_max, ignore);
-  auto spool = spool_file::create(config_.dir);
+  if (state->present) return take_body(body, config_.closure_bytes_max, ignore);
+  auto spool = store::spool_file::create(config_.dir);
   if (!spool) return tl::unexpected(spool.error());
   nix::hasher hasher;
-  auto taken = take(body, config_.closure_bytes_max, [&](std::string_view bytes) {
+  auto taken = take_body(body, config_.closure_bytes_max, [&](std::string_view bytes) {
     hasher.update(bytes);
     return spool->write(bytes);
   });
   if (!taken) return taken;
   auto found = hasher.finish().base16();
   if (found != id.to_string()) return fail(ec::invalid, "the closure's sha256 is " + found + ", not " + id.to_string());
-  return spool->read([&](std::string_view bytes) -> expected<void> {
+  return spool->map([&](std::string_view bytes) -> expected<void> {
     auto closure = store::unpack_closure(bytes, {.bytes_max = config_.closure_unpacked_max}, config_.source.store_dir);
     if (!closure)
       return fail(closure.error().code == ec::limit_exceeded ? ec::limit_exceeded : ec::invalid, closure.error().what);

@@ -4,6 +4,7 @@
 #include <new>
 #include <optional>
 #include <string_view>
+#include <thread>
 
 namespace coppice::store {
 
@@ -76,6 +77,12 @@ long status_of(CURL* easy, CURLcode done) {
 
 std::string why_not(CURLcode done, const char* words) {
   return *words ? words : curl_easy_strerror(done);
+}
+
+void pause_unless(const std::atomic<bool>& stop, std::chrono::milliseconds d) {
+  constexpr std::chrono::milliseconds step{100};
+  for (auto left = d; left.count() > 0 && !stop; left -= step)
+    std::this_thread::sleep_for(std::min(step, left));
 }
 
 expected<long> http_get(const std::string& url, std::uint64_t from, const byte_sink& sink, const http_limits& limits,

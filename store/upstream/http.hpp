@@ -35,6 +35,9 @@ long status_of(CURL* easy, CURLcode done);
 /// Why it did not end well, for people.
 std::string why_not(CURLcode done, const char* words);
 
+/// Sleeps so long, or until soon after `stop` is true.
+void pause_unless(const std::atomic<bool>& stop, std::chrono::milliseconds d);
+
 /// Passes what is at `url`, from byte `from` on, to the sink, on the calling thread, and returns the status; of another
 /// status than 200 and 206 nothing is passed. `unavailable` if there is no answer or it breaks off, `shutdown` soon
 /// after `stop` is true; the sink's own error passes.

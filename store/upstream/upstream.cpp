@@ -51,12 +51,6 @@ upstream_memory::verdict upstream::ask(const nix::store_path& path) {
   return at;
 }
 
-void upstream::pause(std::chrono::milliseconds d) {
-  constexpr std::chrono::milliseconds step{100}; // so that it ends soon after stop()
-  for (auto left = d; left.count() > 0 && !shared_->stopping; left -= step)
-    std::this_thread::sleep_for(std::min(step, left));
-}
-
 expected<void> upstream::fetch(const nix::store_path& path, local_store& into) {
   using kind = upstream_memory::verdict::kind;
   const auto& o = shared_->options;
@@ -65,7 +59,7 @@ expected<void> upstream::fetch(const nix::store_path& path, local_store& into) {
     auto at = ask(path);
     if (shared_->stopping) return fail(ec::shutdown, "the node is stopping");
     if (at.is == kind::unknown && ++silences < o.silences_max) {
-      pause(o.silence_delay * silences);
+      pause_unless(shared_->stopping, o.silence_delay * silences);
       continue;
     }
     if (at.is == kind::unknown) reasons += "; a cache does not answer";
@@ -105,7 +99,7 @@ expected<void> upstream::unpack(const upstream_path& from, const std::string& ba
       if (++cuts > o.cuts_max || barren > o.barren_max)
         return status ? fail(ec::unavailable, url + ": HTTP status " + std::to_string(*status))
                       : tl::unexpected(status.error());
-      pause(o.resume_delay * cuts);
+      pause_unless(shared_->stopping, o.resume_delay * cuts);
     }
   });
 }

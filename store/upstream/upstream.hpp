@@ -62,8 +62,6 @@ private:
   struct shared;
   /// What the caches say of a path, asked if need be: found, absent or unknown. Blocks.
   upstream_memory::verdict ask(const nix::store_path& path);
-  /// Sleeps so long, or until stop().
-  void pause(std::chrono::milliseconds d);
   expected<void> unpack(const upstream_path& from, const std::string& base, local_store& into);
   std::shared_ptr<shared> shared_;
   std::unique_ptr<asker> asker_;

@@ -290,7 +290,7 @@ TEST_CASE("a closure with another hash, that is none, or is too large is refused
 TEST_CASE("what a crash left of uploads is swept at birth") {
   cache_site site;
   site.stop();
-  write_file(site.dir.path / "uploads" / "upload-abcdef", "left");
+  write_file(site.dir.path / "uploads" / "spool-abcdef", "left");
   site.start();
   CHECK(fs::is_empty(site.dir.path / "uploads"));
 }

@@ -201,18 +201,20 @@ TEST_CASE("ranges are read as RFC 9110 has them") {
 TEST_CASE("tickets end by time, and the oldest goes when there are too many") {
   ticket_box box{10min, 3};
   rt::manual_clock clock;
-  auto first = box.issue("first", clock.now());
-  CHECK(box.find(first, clock.now()) == "first");
-  CHECK(box.find(first + "x", clock.now()) == std::nullopt);
-  CHECK(box.find("", clock.now()) == std::nullopt);
+  auto first = box.issue({"first", role::node}, clock.now());
+  REQUIRE(box.find(first, clock.now()));
+  CHECK(box.find(first, clock.now())->name == "first");
+  CHECK(box.find(first, clock.now())->role == role::node);
+  CHECK_FALSE(box.find(first + "x", clock.now()));
+  CHECK_FALSE(box.find("", clock.now()));
   clock.advance(5min);
-  auto second = box.issue("second", clock.now());
+  auto second = box.issue({"second", role::submitter}, clock.now());
   clock.advance(5min);
-  CHECK(box.find(first, clock.now()) == std::nullopt);
-  CHECK(box.find(second, clock.now()) == "second");
+  CHECK_FALSE(box.find(first, clock.now()));
+  CHECK(box.find(second, clock.now()).value().name == "second");
   std::string newest;
   for (int i = 0; i < 3; ++i)
-    newest = box.issue("other", clock.now());
-  CHECK(box.find(second, clock.now()) == std::nullopt);
-  CHECK(box.find(newest, clock.now()) == "other");
+    newest = box.issue({"other", role::admin}, clock.now());
+  CHECK_FALSE(box.find(second, clock.now()));
+  CHECK(box.find(newest, clock.now()).value().name == "other");
 }
