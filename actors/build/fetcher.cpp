@@ -30,7 +30,7 @@ expected<void> unpack(store::blob_store& blobs, store::local_store& local, const
 
 /// The same, and the error says whose fault it was: `missing` or `corrupt` only if the store has not got these bytes any
 /// more. Then what it still has of them is taken away, so that nobody is offered it (INV-16): narinfos of what is not
-/// there are not served.
+/// there are not served. A store on another machine looks for itself, and refuses (`conflict`) if the fault is ours.
 expected<void> fetch_one(store::blob_store& blobs, store::local_store& local, const path_info& info) {
   auto key = store::nar_key(info.blob, info.gen);
   auto done = unpack(blobs, local, info);
@@ -42,7 +42,7 @@ expected<void> fetch_one(store::blob_store& blobs, store::local_store& local, co
     if (!there) return tl::unexpected(there.error());
     if (*there) return coppice::fail(ec::io, e.what);
   }
-  if (auto gone = blobs.remove(key); !gone) return gone;
+  if (auto gone = blobs.remove(key); !gone) return coppice::fail(gone.error().code, e.what + "; " + gone.error().what);
   return tl::unexpected(e);
 }
 
