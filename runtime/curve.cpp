@@ -68,8 +68,7 @@ expected<void> check_key_file(const key_file& key, const fs::path& path) {
   if (!is_key(key.public_key) || !is_key(key.secret_key) || !(key.server_key.empty() || is_key(key.server_key))) {
     return fail(ec::invalid, fmt::format("{}: a key is not {} characters of z85", path.string(), key_chars));
   }
-  std::array<char, key_chars + 1> derived{};
-  if (zmq_curve_public(derived.data(), key.secret_key.c_str()) != 0 || key.public_key != derived.data()) {
+  if (auto pair = pair_of(key.secret_key); !pair || pair->public_key != key.public_key) {
     return fail(ec::invalid, fmt::format("{}: public_key does not belong to secret_key", path.string()));
   }
   return {};
@@ -83,6 +82,13 @@ key_pair make_keys() {
   return {open.data(), secret.data()};
 }
 
+expected<key_pair> pair_of(const std::string& secret_key) {
+  std::array<char, key_chars + 1> open{};
+  if (!is_key(secret_key) || zmq_curve_public(open.data(), secret_key.c_str()) != 0)
+    return fail(ec::invalid, fmt::format("a secret key is {} characters of z85", key_chars));
+  return key_pair{open.data(), secret_key};
+}
+
 bool is_key(std::string_view text) {
   std::array<std::uint8_t, 32> raw{};
   if (text.size() != key_chars || text.find('\0') != std::string_view::npos) return false;
@@ -92,12 +98,15 @@ bool is_key(std::string_view text) {
   return zmq_z85_decode(raw.data(), std::string{text}.c_str()) != nullptr;
 }
 
-expected<key_file> read_key_file(const fs::path& path) {
+expected<void> require_private(const fs::path& path) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) return refused("read the key", path);
-  if ((info.st_mode & 077) != 0) {
-    return fail(ec::invalid, fmt::format("{}: others may read this key; chmod 600 it", path.string()));
-  }
+  if ((info.st_mode & 077) == 0) return {};
+  return fail(ec::invalid, fmt::format("{}: others may read this key; chmod 600 it", path.string()));
+}
+
+expected<key_file> read_key_file(const fs::path& path) {
+  if (auto secret = require_private(path); !secret) return tl::unexpected(secret.error());
   auto key = read_settings<key_file>(path);
   if (!key) return key;
   if (auto ok = check_key_file(*key, path); !ok) return tl::unexpected(ok.error());

@@ -22,6 +22,8 @@ struct key_pair {
 };
 /// A new pair from the system's random numbers.
 key_pair make_keys();
+/// The pair that a secret key is of; `invalid` if it is none.
+expected<key_pair> pair_of(const std::string& secret_key);
 /// True for 40 characters of z85.
 bool is_key(std::string_view text);
 
@@ -34,6 +36,8 @@ struct key_file {
   std::string server_key; ///< public key of the node to talk to; empty in a node's own file
   COPPICE_STRUCT(key_file, 1, name, 2, role, 3, public_key, 4, secret_key, 5, server_key)
 };
+/// `invalid` if others than the owner may read the file.
+expected<void> require_private(const std::filesystem::path& path);
 /// `invalid` if others than the owner may read the file, or a key in it is none, or the two do not belong together.
 expected<key_file> read_key_file(const std::filesystem::path& path);
 /// Creates the file durably with mode 0600; `conflict` if it exists.

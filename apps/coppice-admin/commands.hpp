@@ -74,6 +74,14 @@ struct keygen_options {
 /// Makes a key file and prints the block that lets its holder in.
 expected<void> keygen_command(const keygen_options& options, const std::filesystem::path& state_dir, bool json);
 
+struct invite_options {
+  std::string name;
+  std::string hub; ///< how the machine reaches this node; empty: as it listens
+};
+/// Lets a new machine into the farm of the node that has its state there, and prints that machine's settings, which hold
+/// its secret key. `conflict` if the name has a key.
+expected<void> invite_command(const invite_options& options, const std::filesystem::path& state_dir, bool json);
+
 /// Takes all keys of that name out of the allow-list; `not_found` if there is none.
 expected<void> revoke_command(const std::string& name, const std::filesystem::path& state_dir, bool json);
 

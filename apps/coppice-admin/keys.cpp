@@ -1,14 +1,60 @@
-#include "apps/common/report.hpp"
 #include "apps/coppice-admin/commands.hpp"
+
+#include "apps/common/node_name.hpp"
+#include "apps/common/report.hpp"
+#include "runtime/call.hpp"
 #include "runtime/curve.hpp"
 #include "runtime/settings.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+#include <charconv>
 #include <iostream>
 
 namespace coppice::app {
+namespace {
+
+/// "tcp://host:port" taken apart; nothing for anything else.
+std::optional<std::string> host_of(const std::string& endpoint) {
+  const std::string_view scheme = "tcp://";
+  const auto colon = endpoint.rfind(':');
+  if (!endpoint.starts_with(scheme) || colon <= scheme.size()) return {};
+  std::uint16_t port = 0;
+  const auto* end = endpoint.data() + endpoint.size();
+  const auto [at, wrong] = std::from_chars(endpoint.data() + colon + 1, end, port);
+  if (wrong != std::errc{} || at != end || port == 0) return {};
+  return endpoint.substr(scheme.size(), colon - scheme.size());
+}
+
+/// Whether an address to listen on is one that other machines connect to.
+bool is_for_others(const std::string& host) {
+  for (const auto* other : {"0.0.0.0", "*", "[::]", "[::1]", "localhost"})
+    if (host == other) return false;
+  return !host.starts_with("127.");
+}
+
+/// How other machines reach the node.
+expected<std::string> endpoint_for_others(const std::string& given, const std::filesystem::path& state_dir) {
+  if (!given.empty()) {
+    if (host_of(given)) return given;
+    return fail(ec::invalid, fmt::format("'{}' is no endpoint: tcp://HOST:PORT", given));
+  }
+  auto serves = rt::read_settings<rt::endpoint_file>(state_dir / "endpoint.toml");
+  if (!serves)
+    return fail(serves.error().code,
+                fmt::format("it is not known where the node listens: {}. Start it, or say with --hub "
+                            "how others reach it",
+                            serves.error().what));
+  const auto host = host_of(serves->listen);
+  if (host && is_for_others(*host)) return serves->listen;
+  return fail(ec::invalid, fmt::format("the node listens on {}, which is no address for other machines: give it one by "
+                                       "`listen` in its settings, or say with --hub how they reach it",
+                                       serves->listen));
+}
+
+} // namespace
 
 expected<void> keygen_command(const keygen_options& options, const std::filesystem::path& state_dir, bool json) {
   auto server_key = options.server_key;
@@ -41,6 +87,42 @@ expected<void> keygen_command(const keygen_options& options, const std::filesyst
   std::cout << fmt::format("[[key]]\nname = {}\nrole = \"{}\"\npublic_key = {}\n", rt::toml_quoted(options.name), role,
                            rt::toml_quoted(pair.public_key))
             << std::flush;
+  return {};
+}
+
+expected<void> invite_command(const invite_options& options, const std::filesystem::path& state_dir, bool json) {
+  const auto tried = [&](const error& e) {
+    return tl::unexpected(error{e.code, fmt::format("cannot invite {}: {}", options.name, e.what)});
+  };
+  if (auto good = check_node_name(options.name); !good) return good;
+  const auto own = rt::read_key_file(state_dir / "keys/node.toml");
+  if (!own) return tried(own.error());
+  const auto hub = endpoint_for_others(options.hub, state_dir);
+  if (!hub) return tried(hub.error());
+  const auto pair = rt::make_keys();
+  const auto let_in =
+      rt::edit_authorized(state_dir / "authorized.toml", [&](rt::authorized_keys& keys) -> expected<void> {
+        const auto is_it = [&](const auto& key) { return key.name == options.name; };
+        if (options.name == own->name || std::any_of(keys.key.begin(), keys.key.end(), is_it))
+          return fail(ec::conflict,
+                      fmt::format("the name is taken; 'coppice-admin revoke {}' takes its keys out", options.name));
+        keys.key.push_back({options.name, role::node, pair.public_key});
+        return {};
+      });
+  if (!let_in) return tried(let_in.error());
+  if (json)
+    std::cout << json_text({{"node", options.name},
+                            {"hub", *hub},
+                            {"hub_key", own->public_key},
+                            {"secret_key", pair.secret_key}})
+              << std::endl;
+  else
+    std::cout << fmt::format("# Settings of {} in the farm of {}. They hold its secret key: chmod 600.\n"
+                             "node = {}\nhub = {}\nhub_key = {}\nsecret_key = {}\n",
+                             options.name, own->name, rt::toml_quoted(options.name), rt::toml_quoted(*hub),
+                             rt::toml_quoted(own->public_key), rt::toml_quoted(pair.secret_key))
+              << std::flush;
+  if (!std::cout) return tried({ec::io, "standard output is closed; revoke it, and try again"});
   return {};
 }
 

@@ -21,6 +21,7 @@ struct command_line {
   std::string gone, retry, drop, revoke;
   events_options events;
   keygen_options keygen;
+  invite_options invite;
   bool watch = false;
 };
 
@@ -140,6 +141,15 @@ int run(int argc, char** argv) {
       ->add_option("--server-key", line.keygen.server_key,
                    "public key of the node; default: the state directory's node")
       ->type_name("KEY");
+  auto* invite =
+      add_command(app, line, "invite", "let a machine into the farm, and print its settings",
+                  "Examples:\n  coppice-admin invite elm | ssh elm 'umask 077; cat >/etc/coppice/node.toml'\n"
+                  "  coppice-admin invite elm --hub tcp://oak.example:5000\n"
+                  "It makes a key of role node, enters it in authorized.toml in the state directory, and prints the secret\n"
+                  "half; nothing else keeps it. What the machine shall build goes into the same file.");
+  invite->add_option("NAME", line.invite.name, "the machine's name in the farm")->required()->type_name("");
+  invite->add_option("--hub", line.invite.hub, "how the machine reaches this node [as it listens]")
+      ->type_name("tcp://HOST:PORT");
   auto* revoke = add_command(app, line, "revoke", "let a key in no longer",
                              "Examples:\n  coppice-admin revoke alice\n"
                              "It works on authorized.toml in the state directory, on the node's own machine. Sessions of\n"
@@ -156,6 +166,7 @@ int run(int argc, char** argv) {
   const std::atomic<bool> never{false};
   const auto command = [&]() -> expected<void> {
     if (keygen->parsed()) return keygen_command(line.keygen, line.farm.state_dir, json);
+    if (invite->parsed()) return invite_command(line.invite, line.farm.state_dir, json);
     if (revoke->parsed()) return revoke_command(line.revoke, line.farm.state_dir, json);
     auto found = farm::find(line.farm, never);
     if (!found) return tl::unexpected(found.error());

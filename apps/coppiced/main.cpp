@@ -1,6 +1,7 @@
 #include "apps/coppiced/node.hpp"
 
 #include "apps/common/files.hpp"
+#include "runtime/curve.hpp"
 #include "runtime/log.hpp"
 
 #include <CLI/CLI.hpp>
@@ -50,12 +51,24 @@ int parse(CLI::App& app, command_line& c, int argc, char** argv) {
   return clean;
 }
 
+/// A member of a farm has all that its hub's invitation says; a node by itself has none of it.
+expected<void> check_membership(const actors::node_settings& s, const std::string& config) {
+  if (s.hub.empty() && s.hub_key.empty() && s.secret_key.empty()) return {};
+  if (s.hub.empty() || s.hub_key.empty() || s.secret_key.empty() || s.node.empty())
+    return fail(ec::invalid, config + ": a member of a farm needs node, hub, hub_key and secret_key, as "
+                                      "'coppice-admin invite' on its hub prints them");
+  if (!rt::is_key(s.hub_key)) return fail(ec::invalid, config + ": hub_key is no key: 40 characters of z85");
+  if (auto pair = rt::pair_of(s.secret_key); !pair) return fail(ec::invalid, config + ": " + pair.error().what);
+  return rt::require_private(config);
+}
+
 expected<actors::node_settings> settings_of(const command_line& c) {
   actors::node_settings s;
   if (!c.config.empty()) {
     auto read = rt::read_settings<actors::node_settings>(c.config);
     if (!read) return tl::unexpected(read.error());
     s = std::move(*read);
+    if (auto member = check_membership(s, c.config); !member) return tl::unexpected(member.error());
   }
   auto take = [](std::string& into, const std::string& from) {
     if (!from.empty()) into = from;

@@ -258,7 +258,7 @@ expected<node_ready> node::start() {
   rt::log::options log;
   log.least = *level;
   rt::log::open(log);
-  auto state = state_dir::take(n.settings.state_dir, n.settings.node);
+  auto state = state_dir::take(n.settings.state_dir, n.settings.node, n.settings.secret_key);
   if (!state) return tl::unexpected(state.error());
   n.state.emplace(std::move(*state));
   if (auto done = n.open_stores(); !done) return tl::unexpected(done.error());

@@ -1,5 +1,6 @@
 #include "apps/coppiced/state.hpp"
 
+#include "apps/common/node_name.hpp"
 #include "runtime/call.hpp"
 #include "store/files.hpp"
 
@@ -30,14 +31,15 @@ expected<std::string> read_or_empty(const fs::path& file) {
   return trimmed(std::move(*text));
 }
 
-bool is_node_name(const std::string& name) {
-  auto ok = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.'; };
-  return !name.empty() && name.size() <= 64 && name[0] != '.' && std::all_of(name.begin(), name.end(), ok);
+/// Replaces a key file, which write_key_file() never does.
+expected<void> write_anew(const fs::path& file, const rt::key_file& key) {
+  if (auto done = store::remove_file(file); !done) return done;
+  return rt::write_key_file(file, key);
 }
 
 } // namespace
 
-expected<state_dir> state_dir::take(fs::path dir, std::string node_name) {
+expected<state_dir> state_dir::take(fs::path dir, std::string node_name, const std::string& secret_key) {
   state_dir s;
   s.path_ = fs::absolute(dir).lexically_normal();
   if (auto done = store::make_directories(s.path_); !done) return tl::unexpected(done.error());
@@ -49,7 +51,9 @@ expected<state_dir> state_dir::take(fs::path dir, std::string node_name) {
   if (failed) return fail(ec::io, "cannot make " + (s.path_ / "keys").string() + " private: " + failed.message());
   if (auto done = s.settle_name(std::move(node_name)); !done) return tl::unexpected(done.error());
   if (auto done = s.count_incarnation(); !done) return tl::unexpected(done.error());
-  if (auto done = s.make_keys(); !done) return tl::unexpected(done.error());
+  if (auto done = s.settle_node_key(secret_key); !done) return tl::unexpected(done.error());
+  if (auto done = s.make_client_key(); !done) return tl::unexpected(done.error());
+  if (auto done = s.make_signing_key(); !done) return tl::unexpected(done.error());
   return s;
 }
 
@@ -71,10 +75,9 @@ expected<void> state_dir::settle_name(std::string wanted) {
   if (wanted.empty()) {
     char host[65] = {};
     ::gethostname(host, sizeof host - 1);
-    wanted = is_node_name(host) ? host : "node";
+    wanted = check_node_name(host) ? host : "node";
   }
-  if (!is_node_name(wanted))
-    return fail(ec::invalid, "'" + wanted + "' is no name for a node: letters, digits, '-', '_' and '.', at most 64");
+  if (auto good = check_node_name(wanted); !good) return good;
   node_name_ = wanted;
   if (*kept == wanted) return {};
   return store::replace_file(file, wanted + "\n");
@@ -94,43 +97,55 @@ expected<void> state_dir::count_incarnation() {
   return store::replace_file(file, std::to_string(born_.value) + "\n");
 }
 
-expected<void> state_dir::make_keys() {
-  auto node_file = path_ / "keys/node.toml", client_file = path_ / "keys/client.toml", signing_file = path_ / "keys/cache.secret";
-  if (!fs::exists(node_file)) {
-    auto pair = rt::make_keys();
-    if (auto done = rt::write_key_file(node_file, {node_name_, role::node, pair.public_key, pair.secret_key, ""}); !done)
-      return done;
+expected<void> state_dir::settle_node_key(const std::string& secret_key) {
+  const auto file = path_ / "keys/node.toml";
+  if (!secret_key.empty() || !fs::exists(file)) {
+    auto pair = secret_key.empty() ? rt::make_keys() : rt::pair_of(secret_key);
+    if (!pair) return tl::unexpected(pair.error());
+    if (auto done = write_anew(file, {node_name_, role::node, pair->public_key, pair->secret_key, ""}); !done) return done;
   }
-  auto node_key = rt::read_key_file(node_file);
-  if (!node_key) return tl::unexpected(node_key.error());
-  node_key_ = std::move(*node_key);
+  auto key = rt::read_key_file(file);
+  if (!key) return tl::unexpected(key.error());
+  node_key_ = std::move(*key);
+  return {};
+}
 
-  if (!fs::exists(client_file)) { // whoever may read this file may do everything here, as with a database's socket
-    auto pair = rt::make_keys();
-    rt::key_file client{"local", role::admin, pair.public_key, pair.secret_key, node_key_.public_key};
-    auto let_in = rt::edit_authorized(authorized_file(), [&](rt::authorized_keys& keys) -> expected<void> {
-      std::erase_if(keys.key, [](auto& k) { return k.name == "local"; });
-      keys.key.push_back({client.name, client.role, client.public_key});
-      return {};
-    });
-    if (!let_in) return let_in;
-    if (auto done = rt::write_key_file(client_file, client); !done) return done;
+expected<void> state_dir::make_client_key() {
+  const auto file = path_ / "keys/client.toml";
+  if (fs::exists(file)) {
+    auto key = rt::read_key_file(file);
+    if (!key || key->server_key == node_key_.public_key) return key.map([](auto&) {});
+    key->server_key = node_key_.public_key;
+    return write_anew(file, *key);
   }
+  auto pair = rt::make_keys(); // whoever may read this file may do everything here, as with a database's socket
+  rt::key_file client{"local", role::admin, pair.public_key, pair.secret_key, node_key_.public_key};
+  auto let_in = rt::edit_authorized(authorized_file(), [&](rt::authorized_keys& keys) -> expected<void> {
+    std::erase_if(keys.key, [](auto& k) { return k.name == "local"; });
+    keys.key.push_back({client.name, client.role, client.public_key});
+    return {};
+  });
+  if (!let_in) return let_in;
+  return rt::write_key_file(file, client);
+}
 
-  auto text = read_or_empty(signing_file);
+expected<void> state_dir::make_signing_key() {
+  const auto file = path_ / "keys/cache.secret";
+  auto text = read_or_empty(file);
   if (!text) return tl::unexpected(text.error());
   if (text->empty()) {
     auto made = nix::secret_key::generate(node_name_ + "-1");
     if (!made) return fail(ec::io, "cannot make a signing key: " + made.error().what);
     text = made->to_string();
-    if (auto done = store::replace_file(signing_file, *text); !done) return done;
-    if (auto done = store::replace_file(path_ / "keys/cache.public", made->public_key().to_string() + "\n"); !done) return done;
+    if (auto done = store::replace_file(file, *text); !done) return done;
+    if (auto done = store::replace_file(path_ / "keys/cache.public", made->public_key().to_string() + "\n"); !done)
+      return done;
     std::error_code failed;
-    fs::permissions(signing_file, fs::perms::owner_read | fs::perms::owner_write, failed);
-    if (failed) return fail(ec::io, "cannot make " + signing_file.string() + " private: " + failed.message());
+    fs::permissions(file, fs::perms::owner_read | fs::perms::owner_write, failed);
+    if (failed) return fail(ec::io, "cannot make " + file.string() + " private: " + failed.message());
   }
   auto key = nix::secret_key::parse(*text);
-  if (!key) return fail(ec::corrupt, "cannot read " + signing_file.string() + ": " + key.error().what);
+  if (!key) return fail(ec::corrupt, "cannot read " + file.string() + ": " + key.error().what);
   signing_key_ = std::make_shared<const nix::secret_key>(std::move(*key));
   return {};
 }

@@ -27,9 +27,9 @@ namespace coppice::app {
 
 class state_dir {
 public:
-  /// Takes the directory for this process, creating what is missing. `locked` if another process has it; `io`, saying
-  /// what was tried, if it cannot be written.
-  static expected<state_dir> take(std::filesystem::path dir, std::string node_name);
+  /// Takes the directory for this process, creating what is missing. An empty name is the one of before, an empty
+  /// secret key likewise. `locked` if another process has it; `io`, saying what was tried, if it cannot be written.
+  static expected<state_dir> take(std::filesystem::path dir, std::string node_name, const std::string& secret_key);
 
   const std::filesystem::path& path() const { return path_; }
   const std::string& node_name() const { return node_name_; }
@@ -48,7 +48,9 @@ private:
   expected<void> lock();
   expected<void> count_incarnation();
   expected<void> settle_name(std::string wanted);
-  expected<void> make_keys();
+  expected<void> settle_node_key(const std::string& secret_key);
+  expected<void> make_client_key();
+  expected<void> make_signing_key();
 
   std::filesystem::path path_;
   rt::unique_fd lock_;

@@ -336,7 +336,7 @@ class Orders(Admin):
     def test_every_command_teaches_by_an_example(self):
         commands = [["tree"], ["queue"], ["requests"], ["nodes"], ["drain"], ["undrain"], ["gone"], ["partial"], ["partial", "list"],
                     ["partial", "retry"], ["partial", "drop"], ["attempts"], ["locks"], ["failures"], ["forget-failure"], ["kill"], ["keygen"],
-                    ["revoke"]]
+                    ["invite"], ["revoke"]]
         for words in commands:
             with self.subTest(words):
                 done = self.ends_with(self.scratch.run([os.path.join(farm.BIN, "coppice-admin"), *words, "--help"]), OK)

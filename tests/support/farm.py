@@ -275,6 +275,7 @@ class Farm:
             self.argv += ["--sandbox-path", path]
         if settings:
             self.argv += ["--config", write(self.state + ".toml", settings)]
+            os.chmod(self.state + ".toml", 0o600)
         self.daemon, self.ready, self.recorder = None, None, None
 
     def start(self):
@@ -404,12 +405,30 @@ class Farm:
             return db.execute(query).fetchall()
 
 
-class Hub(Farm):
-    """The node that keeps the ledger, on a machine of a network: where it serves stays the same over its lives."""
+class OnMachine(Farm):
+    """A node on a machine of a network: where it serves stays the same over its lives."""
+
+    def __init__(self, scratch, machine, name, settings, jobs):
+        super().__init__(scratch, state=scratch.file(name), settings=settings, jobs=jobs, machine=machine,
+                         listen=f"tcp://{machine.address}:5000", http=f"{machine.address}:8080")
+
+
+class Hub(OnMachine):
+    """The node that keeps the ledger."""
 
     def __init__(self, scratch, machine, name="hub", settings="", jobs=2):
-        super().__init__(scratch, state=scratch.file(name), settings=f'node = "{name}"\n{settings}', jobs=jobs, machine=machine,
-                         listen=f"tcp://{machine.address}:5000", http=f"{machine.address}:8080")
+        super().__init__(scratch, machine, name, f'node = "{name}"\n{settings}', jobs)
+
+    def invite(self, name):
+        """The settings of a new member."""
+        done = self.admin("invite", name)
+        if done.code != OK:
+            raise AssertionError(str(done))
+        return done.out
+
+    def member(self, machine, name, settings="", jobs=2):
+        """A node of this farm that is let in, and not yet started."""
+        return OnMachine(self.scratch, machine, name, self.invite(name) + settings, jobs)
 
 
 def drv_name(drv):
