@@ -80,11 +80,13 @@ struct node_settings {
   upstream_settings upstream;
   failure_settings failures;
   std::string hub = "";                  ///< endpoint of the node that keeps the ledger; empty: this one does
+  std::string hub_node = "";             ///< its name
   std::string hub_key = "";              ///< its public key
   std::string secret_key = "";           ///< this node's own, by which the hub knows it; empty: made at the first start
   COPPICE_STRUCT(node_settings, 1, node, 2, state_dir, 3, listen, 4, http, 5, log_level, 6, max_jobs, 7, cores, 8,
                  systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits, 15,
-                 http_url, 16, upstream, 17, failures, 18, hub, 19, hub_key, 20, secret_key)
+                 http_url, 16, upstream, 17, failures, 18, hub, 19, hub_key, 20, secret_key,
+                 21, hub_node)
 };
 
 } // namespace coppice::actors

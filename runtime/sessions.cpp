@@ -111,7 +111,10 @@ sessions::table::iterator sessions::leave(table::iterator i) {
   gone.line->alive = false;
   if (auto k = per_key_.find(gone.key); k != per_key_.end() && --k->second == 0) per_key_.erase(k);
   --counters_->sessions;
-  if (!gone.node.empty()) mesh_->on_down(gone.node, gone.line);
+  if (!gone.node.empty()) {
+    log::warn("BRIDGE", "node lost name={}", gone.node.value);
+    mesh_->on_down(gone.node, gone.line);
+  }
   return i;
 }
 

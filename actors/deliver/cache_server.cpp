@@ -150,7 +150,7 @@ cache_server_state::interface::behavior_type cache_server_state::make_behavior()
           return make_error(ec::forbidden, "the key " + who.name + " may look, not upload");
         return site_->issue(who);
       },
-      [this](atom::open_atom, const get_ticket&) { return upload_ticket{url_, site_->issue("a node")}; },
+      [this](atom::open_atom, const get_ticket&) { return upload_ticket{url_, site_->issue({"a node", role::node})}; },
   };
 }
 

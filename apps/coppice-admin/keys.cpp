@@ -113,13 +113,14 @@ expected<void> invite_command(const invite_options& options, const std::filesyst
   if (json)
     std::cout << json_text({{"node", options.name},
                             {"hub", *hub},
+                            {"hub_node", own->name},
                             {"hub_key", own->public_key},
                             {"secret_key", pair.secret_key}})
               << std::endl;
   else
     std::cout << fmt::format("# Settings of {} in the farm of {}. They hold its secret key: chmod 600.\n"
-                             "node = {}\nhub = {}\nhub_key = {}\nsecret_key = {}\n",
-                             options.name, own->name, rt::toml_quoted(options.name), rt::toml_quoted(*hub),
+                             "node = {}\nhub = {}\nhub_node = {}\nhub_key = {}\nsecret_key = {}\n",
+                             options.name, own->name, rt::toml_quoted(options.name), rt::toml_quoted(*hub), rt::toml_quoted(own->name),
                              rt::toml_quoted(own->public_key), rt::toml_quoted(pair.secret_key))
               << std::flush;
   if (!std::cout) return tried({ec::io, "standard output is closed; revoke it, and try again"});

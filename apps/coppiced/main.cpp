@@ -53,10 +53,12 @@ int parse(CLI::App& app, command_line& c, int argc, char** argv) {
 
 /// A member of a farm has all that its hub's invitation says; a node by itself has none of it.
 expected<void> check_membership(const actors::node_settings& s, const std::string& config) {
-  if (s.hub.empty() && s.hub_key.empty() && s.secret_key.empty()) return {};
-  if (s.hub.empty() || s.hub_key.empty() || s.secret_key.empty() || s.node.empty())
-    return fail(ec::invalid, config + ": a member of a farm needs node, hub, hub_key and secret_key, as "
+  if (s.hub.empty() && s.hub_node.empty() && s.hub_key.empty() && s.secret_key.empty()) return {};
+  if (s.hub.empty() || s.hub_node.empty() || s.hub_key.empty() || s.secret_key.empty() || s.node.empty())
+    return fail(ec::invalid, config + ": a member of a farm needs node, hub, hub_node, hub_key and secret_key, as "
                                       "'coppice-admin invite' on its hub prints them");
+  if (!s.hub.starts_with("tcp://")) return fail(ec::invalid, config + ": hub '" + s.hub + "' is not tcp://HOST:PORT");
+  if (s.node == s.hub_node) return fail(ec::invalid, config + ": node and hub_node are the same machine");
   if (!rt::is_key(s.hub_key)) return fail(ec::invalid, config + ": hub_key is no key: 40 characters of z85");
   if (auto pair = rt::pair_of(s.secret_key); !pair) return fail(ec::invalid, config + ": " + pair.error().what);
   return rt::require_private(config);

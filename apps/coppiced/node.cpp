@@ -12,6 +12,7 @@
 #include "runtime/signals.hpp"
 #include "store/directory_blob_store.hpp"
 #include "store/files.hpp"
+#include "store/http_blob_store.hpp"
 #include "store/upstream/upstream.hpp"
 
 #include <caf/actor_system.hpp>
@@ -24,6 +25,8 @@
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
+#include <mutex>
 #include <optional>
 #include <thread>
 
@@ -77,6 +80,15 @@ expected<void> keep_logs(const fs::path& dir, store::blob_store& blobs) {
   return {};
 }
 
+/// A URL as it is seen from here: one that names no machine is at the machine of this endpoint.
+std::string reachable(std::string url, const std::string& endpoint) {
+  auto host = endpoint.substr(std::string_view{"tcp://"}.size());
+  host.resize(std::min(host.rfind(':'), host.size()));
+  for (auto any : {"//0.0.0.0:", "//[::]:"})
+    if (auto at = url.find(any); at != std::string::npos) url.replace(at, std::strlen(any), "//" + host + ":");
+  return url;
+}
+
 /// One path component that identifies the state directory among others on this machine.
 std::string group_name(const fs::path& state_dir) {
   return nix::hash_of(nix::hash_algo::sha256, state_dir.string()).base32().substr(0, 12);
@@ -88,6 +100,7 @@ struct node::impl {
   explicit impl(actors::node_settings s) : settings(std::move(s)) {}
 
   expected<void> open_stores();
+  void keep_stray_logs();
   expected<void> open_upstream();
   expected<void> start_actors();
   template <class T, class Handle, class... Ts>
@@ -100,7 +113,16 @@ struct node::impl {
   actors::node_settings settings;
   rt::real_clock clock;
   std::optional<state_dir> state;
-  std::unique_ptr<store::directory_blob_store> blobs;
+  bool member() const { return !settings.hub.empty(); }
+  expected<std::unique_ptr<store::blob_store>> open_blobs();
+  std::vector<rt::node_address> dials() const;
+  /// Where the hub's store is, and what lets this node write there; asked for anew if it is not known or was `refused`.
+  expected<upload_ticket> hub_ticket(bool refused);
+
+  std::mutex ticket_mutex;
+  std::optional<upload_ticket> ticket; ///< guarded by ticket_mutex
+  std::atomic<bool> blobs_stop{false};
+  std::unique_ptr<store::blob_store> blobs;
   std::unique_ptr<store::local_store> local;
   std::optional<store::kept_journal> kept;
   std::unique_ptr<rt::cgroup_root> cgroups;
@@ -113,6 +135,7 @@ struct node::impl {
   std::unique_ptr<scheduler_config> scheduler;
   std::unique_ptr<caf::actor_system> system;
   std::unique_ptr<rt::directory> directory;
+  std::shared_ptr<rt::mesh> mesh;
   std::optional<actors::node_tree> tree;
   std::shared_ptr<rt::registry> exposed = std::make_shared<rt::registry>();
   std::optional<bridge_actor> bridge;
@@ -126,7 +149,7 @@ node::~node() { impl_->stop(); }
 
 expected<void> node::impl::open_stores() {
   auto& dir = state->path();
-  auto opened = store::directory_blob_store::open_dir(dir / "cache");
+  auto opened = open_blobs();
   if (!opened) return tl::unexpected(opened.error());
   blobs = std::move(*opened);
   store::local_store_options o;
@@ -139,13 +162,57 @@ expected<void> node::impl::open_stores() {
   auto journal = store::kept_journal::open(dir / "kept");
   if (!journal) return tl::unexpected(journal.error());
   kept.emplace(std::move(*journal));
-  if (auto done = keep_logs(dir / "running", *blobs); !done) rt::log::warn("NODE", "{}", done.error().what);
+  if (!member()) keep_stray_logs(); // a member's store is there once it is connected
   // it is written without fsync: after a power cut its files may be empty
   if (auto done = store::remove_tree(dir / "etc"); !done) return done;
   cgroups = std::make_unique<rt::cgroup_root>(group_name(dir));
   auto swept = cgroups->sweep(); // builders of an earlier process (INV-11)
   if (!settings.limits.cgroups) cgroups = std::make_unique<rt::cgroup_root>(group_name(dir), std::vector<std::string>{});
   return swept;
+}
+
+void node::impl::keep_stray_logs() {
+  if (auto done = keep_logs(state->path() / "running", *blobs); !done) rt::log::warn("NODE", "{}", done.error().what);
+}
+
+expected<std::unique_ptr<store::blob_store>> node::impl::open_blobs() {
+  if (!member()) {
+    auto opened = store::directory_blob_store::open_dir(state->path() / "cache");
+    if (!opened) return tl::unexpected(opened.error());
+    return std::unique_ptr<store::blob_store>{std::move(*opened)};
+  }
+  store::http_blob_options o;
+  o.url = [this]() -> expected<std::string> {
+    auto t = hub_ticket(false);
+    if (!t) return tl::unexpected(t.error());
+    return reachable(t->url, settings.hub);
+  };
+  o.ticket = [this](bool refused) -> expected<std::string> {
+    auto t = hub_ticket(refused);
+    if (!t) return tl::unexpected(t.error());
+    return t->ticket;
+  };
+  o.scratch_dir = state->path() / "spool";
+  o.stop = &blobs_stop;
+  return store::open_http_blob_store(std::move(o));
+}
+
+expected<upload_ticket> node::impl::hub_ticket(bool refused) {
+  std::lock_guard lock{ticket_mutex};
+  if (ticket && !refused) return *ticket;
+  if (!mesh) return fail(ec::unavailable, "the node has not started yet");
+  auto hub = node_id{settings.hub_node};
+  auto fresh = ask<upload_ticket>(mesh->remote<tickets_actor>(hub, "/" + hub.value + "/deliver/cache-server"),
+                                  atom::open_v, get_ticket{});
+  if (!fresh) return tl::unexpected(fresh.error());
+  ticket = *fresh;
+  return *fresh;
+}
+
+std::vector<rt::node_address> node::impl::dials() const {
+  if (!member()) return {};
+  auto& own = state->node_key();
+  return {{{settings.hub_node}, settings.hub, settings.hub_key, {own.public_key, own.secret_key}}};
 }
 
 expected<void> node::impl::open_upstream() {
@@ -181,6 +248,7 @@ expected<void> node::impl::start_actors() {
   scheduler = std::make_unique<scheduler_config>(cpus());
   system = std::make_unique<caf::actor_system>(*scheduler);
   directory = std::make_unique<rt::directory>(*system);
+  mesh = std::make_shared<rt::mesh>(*directory, node_id{state->node_name()});
 
   actors::node_parts parts;
   parts.settings = settings;
@@ -209,6 +277,8 @@ expected<void> node::impl::start_actors() {
   parts.ca_bundle = find_ca_bundle();
   parts.slots = settings.max_jobs > 0 ? settings.max_jobs : cpus();
   parts.http_port = &http_port;
+  parts.mesh = mesh;
+  parts.hub = {settings.hub_node};
   auto declared = actors::declare_tree(*directory, parts);
   if (!declared) return tl::unexpected(declared.error());
   tree.emplace(std::move(*declared));
@@ -226,6 +296,11 @@ expected<void> node::impl::start_actors() {
   o.authorized = state->authorized_file();
   o.sessions.peers.node = {state->node_name()};
   o.sessions.peers.text = parts.version;
+  o.sessions.peers.born = state->born();
+  o.mesh = mesh;
+  o.dials = dials();
+  o.sessions.relay_to = parts.hub;
+  if (member()) o.sessions.relayed = {"gateway", "inspector"};
   bridge = tree->root.child<rt::bridge>("bridge", o, std::shared_ptr<const rt::registry>(exposed), listening);
 
   root = tree->root.run([this](const caf::error& why) {
@@ -265,13 +340,17 @@ expected<node_ready> node::start() {
   if (auto done = n.open_upstream(); !done) return tl::unexpected(done.error());
   if (auto done = n.start_actors(); !done) return tl::unexpected(done.error());
   auto root = "/" + n.state->node_name();
-  auto open = n.ask<session_info>(n.directory->find_as<session_actor>(root + "/lock/session"), atom::get_v);
-  if (!open) return n.not_started("open the ledger", root + "/lock/ledger", open.error());
+  if (!n.member()) { // a member serves before its hub does, and waits for it
+    auto open = n.ask<session_info>(n.directory->find_as<session_actor>(root + "/lock/session"), atom::get_v);
+    if (!open) return n.not_started("open the ledger", root + "/lock/ledger", open.error());
+  }
   auto http = n.ask<std::string>(n.tree->cache, atom::get_v);
   if (!http) return n.not_started("serve the binary cache on " + n.settings.http, root + "/deliver/cache-server", http.error());
   auto listen = n.ask<std::string>(*n.bridge, atom::get_v);
   if (!listen) return n.not_started("listen on " + n.settings.listen, root + "/bridge", listen.error());
   if (auto done = n.state->write_endpoint(*listen, *http); !done) return tl::unexpected(done.error());
+  if (n.member()) // ignored if it has no room: they are kept at the next start
+    n.pool->post([me = impl_.get()] { me->keep_stray_logs(); });
   rt::log::info("NODE", "node serves name={} listen={} http={} state_dir={}", n.state->node_name(), *listen, *http,
                 n.state->path().string());
   return node_ready{n.state->node_name(), *listen, *http, n.state->signing_key()->public_key().to_string(),
@@ -292,6 +371,7 @@ bool node::serve() {
 // Reverse order of start: what stands on something goes first.
 void node::impl::stop() {
   if (state) state->remove_endpoint();
+  blobs_stop = true;
   if (root && !rt::shut_down_and_wait(*system, root, stop_timeout)) {
     rt::log::error("NODE", "actors did not stop in {} s: the process ends without them", stop_timeout.count());
     rt::log::close();
@@ -306,6 +386,7 @@ void node::impl::stop() {
   root = nullptr;
   bridge.reset();
   tree.reset();
+  mesh.reset();
   processes.reset();
   directory.reset();
   system.reset();

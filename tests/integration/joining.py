@@ -36,8 +36,8 @@ class Joining(farm.TestCase):
         text = self.hub.invite("elm")
         self.assertLessEqual(len(text.splitlines()), 10)
         says = tomllib.loads(text)
-        self.assertEqual(list(says), ["node", "hub", "hub_key", "secret_key"])
-        self.assertEqual(list(says.values())[:3], ["elm", "tcp://10.77.0.1:5000", public_key(self.hub)])
+        self.assertEqual(list(says), ["node", "hub", "hub_node", "hub_key", "secret_key"])
+        self.assertEqual(list(says.values())[:4], ["elm", "tcp://10.77.0.1:5000", "hub", public_key(self.hub)])
         self.assertEqual(self.authorized()["elm"][0], "node")
 
     def test_the_hub_knows_a_member_by_the_key_that_it_was_given_over_restarts_and_new_invitations(self):
@@ -75,9 +75,9 @@ class Joining(farm.TestCase):
         file = farm.write(self.scratch.file("elm.toml"), text)
         self.assertIn("others may read", self.ends_with(self.member("--config", file), USAGE).err)
         os.chmod(file, 0o600)
-        for key in ("node", "hub", "hub_key", "secret_key"):
+        for key in ("node", "hub", "hub_node", "hub_key", "secret_key"):
             farm.write(file, "".join(line + "\n" for line in text.splitlines() if not line.startswith(key + " ")))
-            self.assertIn("needs node, hub, hub_key and secret_key", self.ends_with(self.member("--config", file), USAGE).err)
+            self.assertIn("needs node, hub, hub_node, hub_key and secret_key", self.ends_with(self.member("--config", file), USAGE).err)
         lines = text.splitlines()
         for key in ("hub_key", "secret_key"):
             farm.write(file, "".join((f'{key} = "short"' if line.startswith(key + " ") else line) + "\n" for line in lines))

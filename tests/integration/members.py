@@ -1,0 +1,133 @@
+"""A farm of three machines, each in a network of its own: a hub and two members. Machines share the work, and none of
+them but the hub is missed."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import farm
+from farm import OK, Hub, wait_until
+from net import Network
+
+HUB, ELM, OAK = 1, 2, 3
+
+
+class Members(farm.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.net = Network(3)
+        self.addCleanup(self.net.close)
+        self.hub = Hub(self.scratch, self.net.machine(HUB), jobs=1)
+        self.hub.start().record()
+
+    def member(self, number, name, settings="", jobs=2):
+        """A member that serves and is connected."""
+        node = self.hub.member(self.net.machine(number), name, settings, jobs).start()
+        wait_until(f"{name} offers itself", lambda: name in self.machines())
+        return node
+
+    def machines(self):
+        """{name: status} of those that offer themselves."""
+        return {row["node"]: row for row in self.hub.admin("nodes", "--json").json()}
+
+    def only_on(self, name, text):
+        """A step that only the machine with that feature takes."""
+        return f'make {{ requiredSystemFeatures = [ "{name}" ]; }} {text}'
+
+    def nodes_of(self, name):
+        """(node, result) of the attempts at the derivations of that name."""
+        return [(a["node"], a["result"]) for a in self.hub.attempts() if farm.drv_name(a["drv"]) == name]
+
+    def until_built_at(self, name, node):
+        wait_until(f"{name} is being built on {node}", lambda: self.nodes_of(name) == [(node, "running")])
+        wait_until("its builder runs", self.sleepers)
+
+    def test_machines_share_the_work_and_any_of_them_takes_requests(self):
+        elm, oak = self.member(ELM, "elm"), self.member(OAK, "oak")
+        graph = '''let row = map (i: step "row-${toString i}" "sleep 1; echo ${toString i} > $out") [ 1 2 3 4 5 6 7 8 9 10 ]; in
+          step "top" "cat ${toString row} > $out"'''
+        done = self.ends_with(elm.coppice("build", *self.instantiate(graph), "--json"), OK)
+        self.assertEqual(farm.read(self.scratch.file("work", "result")).split(), [str(i) for i in range(1, 11)])
+        self.assertEqual({a["node"] for a in self.hub.attempts()}, {"hub", "elm", "oak"})
+        self.assertEqual([a["result"] for a in self.hub.attempts()], ["success"] * 11)
+        self.assertIn("0 built", self.ends_with(oak.build(*self.instantiate(graph)), OK).err)
+        out = list(done.json()[0]["outputs"].values())[0]
+        nix = farm.Nix(self.scratch, settings={"substituters": elm.ready["http"], "max-jobs": "0",
+                                               "trusted-public-keys": self.hub.ready["public_key"]})
+        self.assertEqual(elm.narinfo(out), self.hub.narinfo(out))
+        self.ends_with(self.scratch.run(["nix-store", "--realise", out], nix.env, inside=self.net.inside(OAK)), OK)
+        self.ends_with(elm.stop(), 0)
+        self.ends_with(oak.stop(), 0)
+        self.promises_kept(self.hub, done)
+
+    def test_what_a_member_dies_with_is_built_elsewhere(self):
+        elm = self.member(ELM, "elm", 'features = ["slow"]\n')
+        drv, = self.instantiate(self.only_on("slow", '"long" "echo > $out; sleep 100000 || true"'))
+        client = self.hub.build(drv, start=True)
+        self.until_built_at("long", "elm")
+        builders = self.builders(elm)
+        elm.kill()
+        self.builders_gone(builders)
+        oak = self.member(OAK, "oak", 'features = ["slow"]\n')
+        wait_until("it is built on oak", lambda: ("oak", "running") in self.nodes_of("long"))
+        wait_until("its builder runs", self.sleepers)
+        self.end_sleepers()
+        self.ends_with(client.end(), OK)
+        self.assertEqual(self.nodes_of("long"), [("elm", "infra"), ("oak", "success")])
+        self.ends_with(oak.stop(), 0)
+        self.promises_kept(self.hub)
+
+    def test_a_member_that_is_started_again_at_once_gives_its_locks_back(self):
+        elm = self.member(ELM, "elm", 'features = ["slow"]\n')
+        drv, = self.instantiate(self.only_on("slow", '"long" "echo > $out; sleep 100000 || true"'))
+        client = self.hub.build(drv, start=True)
+        self.until_built_at("long", "elm")
+        builders = self.builders(elm)
+        elm.kill()
+        self.builders_gone(builders)
+        elm.start()
+        wait_until("it is built again", lambda: self.nodes_of("long") == [("elm", "infra"), ("elm", "running")])
+        wait_until("its builder runs", self.sleepers)
+        self.end_sleepers()
+        self.ends_with(client.end(), OK)
+
+    def test_members_go_on_building_while_the_hub_is_dead_and_hand_in_what_they_built(self):
+        elm = self.member(ELM, "elm", 'features = ["slow"]\n')
+        drv, = self.instantiate(self.only_on("slow", '"long" "echo > $out; sleep 100000 || true"'))
+        client = elm.start_coppice("build", drv, "--no-link", "--no-fetch")
+        self.until_built_at("long", "elm")
+        self.hub.kill()
+        self.end_sleepers()  # it ends while nobody is there to be told
+        wait_until("no builder is left", lambda: not self.sleepers())
+        self.hub.start().record()
+        self.ends_with(client.end(), OK)
+        self.assertEqual(self.nodes_of("long"), [("elm", "success")])
+        self.ends_with(elm.stop(), 0)
+        self.promises_kept(self.hub)
+
+    def test_a_cable_that_is_cut_and_mended_in_time_costs_nothing(self):
+        elm = self.member(ELM, "elm", 'features = ["slow"]\n')
+        drv, = self.instantiate(self.only_on("slow", '"long" "echo > $out; sleep 100000 || true"'))
+        client = self.hub.build(drv, start=True)
+        self.until_built_at("long", "elm")
+        self.net.cut(HUB, ELM)
+        wait_until("the hub notices", lambda: "node lost name=elm" in self.hub.daemon.err())
+        self.end_sleepers()
+        wait_until("no builder is left", lambda: not self.sleepers())
+        self.net.heal(HUB, ELM)
+        self.ends_with(client.end(), OK)
+        self.assertEqual(self.nodes_of("long"), [("elm", "success")])
+        self.ends_with(elm.stop(), 0)
+        self.promises_kept(self.hub)
+
+    def test_a_machine_whose_key_is_revoked_builds_no_more(self):
+        self.member(ELM, "elm", 'features = ["slow"]\n')
+        self.ends_with(self.hub.admin("revoke", "elm"), OK)
+        wait_until("it offers nothing", lambda: "node lost name=elm" in self.hub.daemon.err())
+        drv, = self.instantiate('step "a" "echo > $out"')
+        self.ends_with(self.hub.build(drv), OK)
+        self.assertEqual(self.nodes_of("a"), [("hub", "success")])
+
+
+if __name__ == "__main__":
+    farm.main()
