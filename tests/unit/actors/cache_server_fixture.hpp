@@ -128,6 +128,7 @@ public:
     me->receive([](caf::down_msg&) {});
   }
   expected<std::string> open(role r = role::submitter) {
+    if (!server) return fail(ec::unavailable, "the server is stopped");
     expected<std::string> ticket;
     caf::scoped_actor me{system};
     me->request(server, 5s, atom::open_v, caller{"someone", r})
