@@ -373,7 +373,7 @@ class Farm:
         argv = [CHECKER, self.state]
         if self.recorder:
             argv += ["--events", self.recorder.out_file]
-        told = [("--attempts", self.admin("attempts", "--json", "-n", "100000")), ("--answers", self.admin("requests", "--json", "-n", "1000"))]
+        told = [("--attempts", self.admin("attempts", "--json", "-n", "100000")), ("--answers", self.admin("requests", "--json", "-n", "100000"))]
         for option, done in told + [("--answers", done) for done in answers]:
             argv += [option, write(self.scratch.file("out", f"told-{secrets.token_hex(4)}"), done.out)]
         return argv
