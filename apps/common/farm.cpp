@@ -79,6 +79,7 @@ expected<void> farm::connect() {
   auto made = rt::connection::connect(credentials_);
   if (!made) return tl::unexpected(made.error());
   connection_.emplace(std::move(*made));
+  answered_ = true; // it is there; what it cannot do just now, it will
   return {};
 }
 

@@ -120,6 +120,26 @@ class Members(farm.TestCase):
         self.ends_with(elm.stop(), 0)
         self.promises_kept(self.hub)
 
+    def test_what_a_member_says_after_it_stood_still_for_longer_than_its_lease_is_void(self):
+        elm = self.member(ELM, "elm", 'features = ["slow"]\n')
+        drv, = self.instantiate(self.only_on("slow", '"long" "date +%N > $out; sleep 100000 || true"'))
+        client = self.hub.build(drv, start=True)
+        self.until_built_at("long", "elm")
+        elm.pause()
+        oak = self.member(OAK, "oak", 'features = ["slow"]\n')
+        wait_until("it is being built on oak", lambda: self.nodes_of("long") == [("elm", "infra"), ("oak", "running")])
+        wait_until("both builders run", lambda: len(self.sleepers()) == 2)
+        elm.resume()
+        self.end_sleepers(2)  # both have an output in hand, and the two differ
+        done = self.ends_with(client.end(), OK)
+        wait_until("elm has given up what it had", lambda: not any(
+            "/work/workers/" in path or "/work/uploads/" in path for path in elm.actors()))
+        self.assertEqual(self.nodes_of("long"), [("elm", "infra"), ("oak", "success")])
+        self.assertEqual(self.hub.narinfo(done.out.strip()), elm.narinfo(done.out.strip()))
+        elm.kill()
+        self.ends_with(oak.stop(), 0)
+        self.promises_kept(self.hub)
+
     def test_a_machine_whose_key_is_revoked_builds_no_more(self):
         self.member(ELM, "elm", 'features = ["slow"]\n')
         self.ends_with(self.hub.admin("revoke", "elm"), OK)
