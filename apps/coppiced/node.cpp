@@ -121,6 +121,7 @@ struct node::impl {
 
   std::mutex ticket_mutex;
   std::optional<upload_ticket> ticket; ///< guarded by ticket_mutex
+  std::atomic<bool> ticket_stale{false}; ///< the hub was lost: it may come back elsewhere
   std::atomic<bool> blobs_stop{false};
   std::unique_ptr<store::blob_store> blobs;
   std::unique_ptr<store::local_store> local;
@@ -199,7 +200,8 @@ expected<std::unique_ptr<store::blob_store>> node::impl::open_blobs() {
 
 expected<upload_ticket> node::impl::hub_ticket(bool refused) {
   std::lock_guard lock{ticket_mutex};
-  if (ticket && !refused) return *ticket;
+  if (ticket_stale.exchange(false) || refused) ticket.reset();
+  if (ticket) return *ticket;
   if (!mesh) return fail(ec::unavailable, "the node has not started yet");
   auto hub = node_id{settings.hub_node};
   auto fresh = ask<upload_ticket>(mesh->remote<tickets_actor>(hub, "/" + hub.value + "/deliver/cache-server"),
@@ -276,6 +278,9 @@ expected<void> node::impl::start_actors() {
   parts.environment = environment_variables();
   parts.ca_bundle = find_ca_bundle();
   parts.slots = settings.max_jobs > 0 ? settings.max_jobs : cpus();
+  mesh->observe([this](const node_id&, bool up) {
+    if (!up) ticket_stale = true;
+  });
   parts.http_port = &http_port;
   parts.mesh = mesh;
   parts.hub = {settings.hub_node};
