@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# fetch-sources.sh DIR [PACKAGE...] -- unpacks Debian source packages into DIR; without names, those that the
-# default.nix beside it compiles.
+# fetch-sources.sh [--upstream] DIR [PACKAGE...] -- unpacks Debian source packages into DIR; without names, those that
+# the default.nix beside it compiles. With --upstream only what upstream released, without Debian's changes, which
+# some mirrors do not have.
 #
 # Takes them from the mirror that this machine's apt is configured for, and needs dpkg-dev.
 # Writes below DIR only; packages that are there already are left alone.
@@ -8,7 +9,9 @@ set -euo pipefail
 
 die() { echo "fetch-sources.sh: $*" >&2; exit 1; }
 
-[ $# -ge 1 ] || { echo "usage: fetch-sources.sh DIR [PACKAGE...]" >&2; exit 2; }
+tar_only=()
+[ "${1:-}" != --upstream ] || { tar_only=(--tar-only); shift; }
+[ $# -ge 1 ] || { echo "usage: fetch-sources.sh [--upstream] DIR [PACKAGE...]" >&2; exit 2; }
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 shift
@@ -45,13 +48,19 @@ for p in "${missing[@]}"; do
   mkdir "$work/$p"
   (
     cd "$work/$p"
-    "${apt[@]}" source --download-only "$p" > /dev/null || die "cannot download the source package $p from $site"
+    "${apt[@]}" source --download-only "${tar_only[@]}" "$p" > /dev/null ||
+      die "cannot download the source package $p from $site"
     # apt has checked the files against the signed package list, so the maintainer's key is not needed
+    if [ ${#tar_only[@]} -gt 0 ]; then
+      mkdir unpacked && tar -xf ./*.orig.tar.* --strip-components=1 -C unpacked || die "cannot unpack $p"
+      exit
+    fi
     dpkg-source --no-copy --no-check -x ./*.dsc unpacked > log 2>&1 || { cat log >&2; die "cannot unpack $p"; }
     rm -rf unpacked/.pc
   )
   mv "$work/$p/unpacked" "$dir/$p"
 done
+[ ${#tar_only[@]} -eq 0 ] || exit 0
 for p in "${missing[@]}"; do
   printf '%s %s\n' "$p" "$(dpkg-parsechangelog -l "$dir/$p/debian/changelog" -S Version)"
 done
