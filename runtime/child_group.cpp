@@ -10,9 +10,9 @@ child_group::child_group(strategy how, restart_options restarts, std::uint64_t s
 
 // -- news ---------------------------------------------------------------------
 
-child_group::child_id child_group::add(restart_kind kind, bool runs, time now) {
+child_group::child_id child_group::add(restart_kind kind, bool runs, time now, std::size_t own_restarts_max) {
   const auto id = ++last_id_;
-  auto& c = children_.emplace(id, child{kind, phase::due, now}).first->second;
+  auto& c = children_.emplace(id, child{kind, own_restarts_max, phase::due, now}).first->second;
   unsettled_.insert(id);
   if (!runs) return id;
   c.at = phase::up;
@@ -50,13 +50,14 @@ child_group::verdict child_group::ended(child_id id, bool abnormal, time now) {
     return {c.again ? fate::rejoins : fate::stopped, c.due};
   }
   c.at = phase::ended;
-  const auto decision = policy_.step(restart_policy::ended{id, c.kind, abnormal}, now);
+  const auto decision = policy_.step(restart_policy::ended{id, c.kind, abnormal, c.own_restarts_max}, now);
   if (auto restart = std::get_if<restart_policy::restart_after>(&decision)) {
     c.at = phase::due;
     c.due = now + restart->delay;
     doom_followers(id);
     return {fate::restarts, c.due};
   }
+  if (std::holds_alternative<restart_policy::spent>(decision)) return {fate::spent};
   if (!std::holds_alternative<restart_policy::give_up>(decision)) return {fate::stays_ended};
   finish();
   return {fate::gives_up};

@@ -30,8 +30,9 @@ public:
   // -- news -------------------------------------------------------------------
 
   /// A further child, the last in order, that wants to be started. If `runs`, it still does for a predecessor of the
-  /// supervisor: it is stopped first, and until all such have ended none is started.
-  child_id add(restart_kind kind, bool runs, time now);
+  /// supervisor: it is stopped first, and until all such have ended none is started. If `own_restarts_max` is not 0,
+  /// its deaths are counted for it alone: more than so many, as the supervisor counts, and it has ended for good.
+  child_id add(restart_kind kind, bool runs, time now, std::size_t own_restarts_max = 0);
   /// It is to end for good; true if it was waiting to be started, and so has ended now.
   bool dismiss(child_id child);
   /// Forgets a child that has ended for good.
@@ -45,6 +46,7 @@ public:
     rejoins,     ///< a stop as ordered: the same
     stopped,     ///< a stop as ordered, for good
     stays_ended, ///< by itself, for good
+    spent,       ///< a death too many of its own, for good
     gives_up     ///< a death too many: all others are stopped, too
   };
   struct verdict {
@@ -88,6 +90,7 @@ private:
   enum class phase : std::uint8_t { ended, due, starting, up, stopping };
   struct child {
     restart_kind kind;
+    std::size_t own_restarts_max;
     phase at = phase::due;
     time due{0};         // when `at` is due
     bool doomed = false; // runs, and is stopped when its turn comes

@@ -54,7 +54,7 @@ void ref_actor::attach(caf::attachable_ptr ptr) {
   {
     std::lock_guard lock{mutex_};
     if (state_ != actor_state::stopped) return caf::monitorable_actor::attach(std::move(ptr));
-    if (last_exit_) why = *last_exit_;
+    why = stopped_for_;
   }
   ptr->actor_exited(why, nullptr);
 }
@@ -169,6 +169,7 @@ void ref_actor::retire(std::unique_lock<std::mutex> lock, actor_state next, cons
   scheduled_ = nullptr;
   vitals_ = nullptr;
   if (served || !last_exit_) last_exit_ = why;
+  if (next == actor_state::stopped) stopped_for_ = why;
   auto calls = std::exchange(in_flight_, {});
   std::deque<held_mail> held;
   caf::attachable_ptr monitors;

@@ -39,7 +39,7 @@ public:
   const std::string& path() const { return path_; }
   using caf::monitorable_actor::enqueue;
   void enqueue(caf::mailbox_element_ptr x, caf::execution_unit* eu) override;
-  /// Monitors fire once per incarnation, and at once if the name is stopped for good.
+  /// Monitors fire once per incarnation, and at once if the name is stopped for good, with why it was.
   void attach(caf::attachable_ptr ptr) override;
 
   // -- for supervisors --------------------------------------------------------
@@ -102,6 +102,7 @@ private:
   time_point restart_due_{};
   std::uint64_t last_call_ = 0;
   std::optional<caf::error> last_exit_;
+  caf::error stopped_for_;
   std::string kind_;
   std::map<std::uint64_t, open_call> in_flight_; // by id, hence by age
   std::deque<held_mail> held_;

@@ -21,19 +21,28 @@ restart_policy::decision restart_policy::on_end(const ended& e, time now) {
     children_.erase(e.child);
     return leave_ended{};
   }
-  const auto deaths = recent_deaths(now) + 1;
-  deaths_.push_back(now);
-  if (deaths > options_.max_restarts) return give_up{};
-
   auto& child = children_[e.child];
+  const bool alone = e.own_restarts_max > 0;
+  auto& deaths = alone ? child.own_deaths : deaths_;
+  forget_old(deaths, now);
+  deaths.push_back(now);
+  if (!alone && deaths.size() > options_.max_restarts) return give_up{};
+  if (alone && deaths.size() > e.own_restarts_max) {
+    children_.erase(e.child);
+    return spent{};
+  }
   if (now - child.started >= options_.calm) child.deaths_in_a_row = 0;
   return restart_after{backoff(child.deaths_in_a_row++)};
 }
 
 std::size_t restart_policy::recent_deaths(time now) {
-  while (!deaths_.empty() && now - deaths_.front() > options_.within)
-    deaths_.pop_front();
+  forget_old(deaths_, now);
   return deaths_.size();
+}
+
+void restart_policy::forget_old(std::deque<time>& deaths, time now) const {
+  while (!deaths.empty() && now - deaths.front() > options_.within)
+    deaths.pop_front();
 }
 
 std::chrono::nanoseconds restart_policy::backoff(unsigned deaths_before) {

@@ -40,6 +40,7 @@ public:
     child_id child;
     restart_kind kind;
     bool abnormal;
+    std::size_t own_restarts_max = 0; ///< if not 0, its deaths are counted for it alone, and against this
   };
   struct removed {
     child_id child;
@@ -56,25 +57,31 @@ public:
   struct leave_ended {
     friend bool operator==(leave_ended, leave_ended) = default;
   };
+  /// It died more often than it may of its own: it stays ended.
+  struct spent {
+    friend bool operator==(spent, spent) = default;
+  };
   struct give_up {
     friend bool operator==(give_up, give_up) = default;
   };
-  using decision = std::variant<nothing, restart_after, leave_ended, give_up>;
+  using decision = std::variant<nothing, restart_after, leave_ended, spent, give_up>;
 
   /// `seed` spreads the delays of supervisors that fail together.
   restart_policy(restart_options options, std::uint64_t seed) : options_(options), random_(seed) {}
 
   /// What follows from `e`. `now` never goes backwards. Only `ended` gives anything but `nothing`.
   decision step(const event& e, time now);
-  /// Deaths inside the window.
+  /// Deaths inside the window, but for those of children that are counted for themselves.
   std::size_t recent_deaths(time now);
 
 private:
   struct history {
     time started{0};
     unsigned deaths_in_a_row = 0;
+    std::deque<time> own_deaths; ///< the same as deaths_
   };
   decision on_end(const ended& e, time now);
+  void forget_old(std::deque<time>& deaths, time now) const;
   std::chrono::nanoseconds backoff(unsigned deaths_before);
 
   restart_options options_;

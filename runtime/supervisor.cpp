@@ -134,7 +134,7 @@ supervisor::child* supervisor::find(child_id id, std::uint64_t epoch) {
 
 void supervisor::adopt(child_spec spec, bool passing) {
   auto predecessors = as_ref(spec.ref).target(); // two incarnations must not run side by side
-  const auto id = group_.add(spec.options.kind, predecessors != nullptr, group_now());
+  const auto id = group_.add(spec.options.kind, predecessors != nullptr, group_now(), spec.options.own_restarts_max);
   auto& c = children_.emplace(id, child{id, std::move(spec), passing}).first->second;
   c.now = std::move(predecessors);
   if (!c.now) return;
@@ -222,11 +222,14 @@ void supervisor::on_end(child& c, const caf::error& reason) {
     }
     return end_for_good(c, reason);
   case fate::stopped: return end_for_good(c, reason);
+  case fate::spent:
   case fate::gives_up:
     log::error("SUPERVISOR", "actor ended, too many restarts path={} reason=\"{}\"", path_of(c),
                describe_reason(reason));
     tell(actor_change::kind::given_up, c, reason);
-    finish(make_error(ec::too_many_restarts, path_of(c) + ": " + describe_reason(reason)));
+    const auto why = make_error(ec::too_many_restarts, path_of(c) + ": " + describe_reason(reason));
+    if (verdict.what == fate::spent) return end_for_good(c, why);
+    finish(why);
   }
 }
 
@@ -312,8 +315,8 @@ void supervisor::end() {
   if (std::exchange(ended_, true)) return;
   const bool comes_back = !plan_->root && (is(final_, ec::too_many_restarts) || is(final_, ec::restarted));
   for (auto& [id, c] : children_) {
-    if (c.passing)
-      dir_.retire(path_of(c), final_);
+    if (c.passing) // who monitors it must not take the deaths of others for its own
+      dir_.retire(path_of(c), comes_back ? make_error(ec::restarted, "its supervisor ended") : final_);
     else if (comes_back)
       as_ref(c.spec.ref).lose(final_);
     else

@@ -15,6 +15,8 @@ namespace coppice::rt {
 
 struct child_options {
   restart_kind kind = restart_kind::permanent;
+  std::size_t own_restarts_max = 0;       ///< if not 0, its deaths are not counted against its supervisor; more than so
+                                          ///< many in the window of that, and it ends for good: too_many_restarts
   std::chrono::milliseconds grace{5'000}; ///< to end after being asked; then it is killed; if even that does not
                                           ///< end it within 0.5 s, its handler is stuck and it is abandoned
   std::chrono::milliseconds start_timeout{30'000}; ///< for its constructor; longer is a death

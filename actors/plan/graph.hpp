@@ -36,7 +36,7 @@ using graph_self_actor = graph_actor::extend<
 /// Takes: changed rows, progress, waiting, poll, stop. Sends: acquire, watch, release to LOCK_MANAGER, place, withdraw
 /// to ALLOCATOR, reads and T14 to LEDGER, follow to OBSERVATORY. Owns: the PLAN of one request (soft: re-made from the
 /// closure and the ledger's rows).
-/// Supervised by: GRAPH_SUP, transient.
+/// Supervised by: GRAPH_SUP, transient; its deaths cost its request, never GRAPH_SUP.
 class graph_state {
 public:
   using interface = graph_self_actor;

@@ -86,18 +86,53 @@ public:
   /// behind.
   std::string run() {
     start();
-    const auto names = paths();
-    submit();
-    const auto answer = follow();
-    std::string left;
-    for (auto end = w.now() + 2min; !(left = left_behind(names)).empty() && w.now() < end;)
-      w.advance(1s);
+    submit(id_, {"top", "found"});
+    const auto answer = follow(id_);
+    const auto left = left_behind();
     std::string told = tell(answer);
-    if (tell(follow()) != told) told += "another answer to the same question (INV-5)\n";
+    if (tell(follow(id_)) != told) told += "another answer to the same question (INV-5)\n";
     for (auto& name : diamond::names)
       told += tell_row(name);
     if (*ended_) told += "the tree ended\n";
     return told + builders.faults() + left;
+  }
+
+  /// Starts the tree, and waits until it serves.
+  void start() {
+    tree_.emplace(need(actors::declare_tree(w.directory, parts())));
+    ended_ = w.run(tree_->root).ended;
+    auto session = w.directory.find_as<session_actor>("/oak/lock/session");
+    insist<session_info>(session, atom::get_v);
+    names_ = paths();
+  }
+  /// Asks for these parts of the diamond.
+  void submit(const request_id& id, const std::vector<std::string>& roots) {
+    const auto bytes = need(store::pack_closure(work.derivations()));
+    submit_request s;
+    s.id = id;
+    for (auto& name : roots)
+      s.body.roots.push_back({work.drv(name), {}});
+    s.body.closure = store::closure_id(bytes);
+    need(blobs->put(store::closure_key(s.body.closure, {1}), bytes));
+    transact<ledger::done>(ledger::register_blob{s.body.closure, {1}, bytes.size()});
+    insist<accepted>(*tree_->gateway, atom::submit_v, client_, s);
+  }
+  /// Waits for the end of a request.
+  request_result follow(const request_id& id) {
+    poll_request p{id, 0, poll_wait_ms_max};
+    for (auto end = w.now() + 1h; w.now() < end;) {
+      auto news = insist<request_progress>(*tree_->gateway, atom::poll_v, client_, p);
+      if (news.result) return *news.result;
+      p.after = news.next;
+    }
+    throw std::runtime_error("the request does not end (INV-2)");
+  }
+  /// What should not be there any more, a line for each; waits a while for it to go.
+  std::string left_behind() {
+    std::string left;
+    for (auto end = w.now() + 2min; !(left = left_now()).empty() && w.now() < end;)
+      w.advance(1s);
+    return left;
   }
 
 private:
@@ -147,13 +182,6 @@ private:
     return p;
   }
 
-  void start() {
-    tree_.emplace(need(actors::declare_tree(w.directory, parts())));
-    ended_ = w.run(tree_->root).ended;
-    auto session = w.directory.find_as<session_actor>("/oak/lock/session");
-    insist<session_info>(session, atom::get_v);
-  }
-
   /// The client's part of R2: asks until there is an answer.
   template <class T, class Handle, class... Ts>
   T insist(const Handle& to, Ts... xs) {
@@ -168,28 +196,6 @@ private:
   T transact(Tx tx) {
     auto to = w.directory.find_as<ledger_actor>("/oak/lock/ledger");
     return std::get<T>(insist<ledger::answer>(to, atom::transact_v, ledger::transaction{std::move(tx)}).body);
-  }
-
-  void submit() {
-    const auto bytes = need(store::pack_closure(work.derivations()));
-    submit_request s;
-    s.id = id_;
-    for (auto name : {"top", "found"})
-      s.body.roots.push_back({work.drv(name), {}});
-    s.body.closure = store::closure_id(bytes);
-    need(blobs->put(store::closure_key(s.body.closure, {1}), bytes));
-    transact<ledger::done>(ledger::register_blob{s.body.closure, {1}, bytes.size()});
-    insist<accepted>(*tree_->gateway, atom::submit_v, client_, s);
-  }
-
-  request_result follow() {
-    poll_request p{id_, 0, poll_wait_ms_max};
-    for (auto end = w.now() + 1h; w.now() < end;) {
-      auto news = insist<request_progress>(*tree_->gateway, atom::poll_v, client_, p);
-      if (news.result) return *news.result;
-      p.after = news.next;
-    }
-    throw std::runtime_error("the request does not end (INV-2)");
   }
 
   static std::string tell(const std::vector<realised_output>& outputs) {
@@ -231,8 +237,7 @@ private:
       all.insert(s.path);
     return all;
   }
-  /// What should not be there any more, a line for each.
-  std::string left_behind(const std::set<std::string>& names) {
+  std::string left_now() {
     std::string text;
     for (auto& row : transact<ledger::lock_states>(ledger::held_locks{}).rows)
       text += fmt::format("left: lock {} {}\n", row.drv.to_string(), to_string(row.phase));
@@ -246,8 +251,8 @@ private:
     if (auto n = builders.running()) text += fmt::format("left: {} builders\n", n);
     auto now = paths();
     for (auto& path : now)
-      if (!names.contains(path)) text += "left: actor " + path + "\n";
-    for (auto& path : names)
+      if (!names_.contains(path)) text += "left: actor " + path + "\n";
+    for (auto& path : names_)
       if (!now.contains(path)) text += "not left: actor " + path + "\n";
     return text;
   }
@@ -260,6 +265,7 @@ private:
   const caller client_{"me", role::submitter};
   std::shared_ptr<std::optional<error>> ended_;
   std::optional<actors::node_tree> tree_;
+  std::set<std::string> names_; ///< of the actors that are there from the start
 };
 
 } // namespace coppice::test

@@ -19,6 +19,7 @@ struct reference {
   enum class is { ended, waiting, starting, up, stopping };
   struct child {
     restart_kind kind;
+    std::size_t own_restarts_max;
     bool inherited;
     is now;
     child_group::time not_before;
@@ -30,8 +31,8 @@ struct reference {
   std::map<child_id, child> children{};
   bool finishing = false;
 
-  void add(child_id id, restart_kind kind, bool runs, child_group::time t) {
-    children[id] = {kind, runs, runs ? is::up : is::waiting, t, runs, runs};
+  void add(child_id id, restart_kind kind, bool runs, child_group::time t, std::size_t own_restarts_max) {
+    children[id] = {kind, own_restarts_max, runs, runs ? is::up : is::waiting, t, runs, runs};
   }
   void leave_for_good(child& c) {
     c.comes_back = false;
@@ -53,8 +54,9 @@ struct reference {
       c.now = is::waiting;
       return {fate::rejoins, c.not_before};
     }
-    const auto decision = policy.step(restart_policy::ended{id, c.kind, abnormal}, t);
+    const auto decision = policy.step(restart_policy::ended{id, c.kind, abnormal, c.own_restarts_max}, t);
     if (std::holds_alternative<restart_policy::leave_ended>(decision)) return {fate::stays_ended};
+    if (std::holds_alternative<restart_policy::spent>(decision)) return {fate::spent};
     if (std::holds_alternative<restart_policy::give_up>(decision)) {
       finish();
       return {fate::gives_up};
@@ -144,11 +146,11 @@ struct family {
     return those([](auto& c) { return c.now == doing::stopping; });
   }
 
-  void add(restart_kind kind, bool runs) {
-    const auto id = group.add(kind, runs, now);
+  void add(restart_kind kind, bool runs, std::size_t own_restarts_max) {
+    const auto id = group.add(kind, runs, now, own_restarts_max);
     REQUIRE((children.empty() || id > children.rbegin()->first));
     children[id] = {kind, runs ? doing::serving : doing::nothing};
-    expected.add(id, kind, runs, now);
+    expected.add(id, kind, runs, now, own_restarts_max);
   }
   void dismiss(child_id id) {
     expected.leave_for_good(expected.children.at(id));
@@ -271,7 +273,7 @@ void random_news(family& f, std::mt19937_64& random) {
   switch (below(10)) {
   case 0:
     if (!f.in_order() && !f.finished) {
-      f.add(static_cast<restart_kind>(below(3)), false);
+      f.add(static_cast<restart_kind>(below(3)), false, below(4));
       f.obey();
     }
     return;
@@ -375,7 +377,7 @@ TEST_CASE("what a group decides agrees with its reference, and with what is true
     family f{static_cast<strategy>(below(4)), o, random(), seen};
     const bool succeeds = below(4) == 0;
     for (auto n = below(6); n > 0; --n)
-      f.add(static_cast<restart_kind>(below(3)), succeeds && below(3) > 0);
+      f.add(static_cast<restart_kind>(below(3)), succeeds && below(3) > 0, below(2) * below(4));
     f.obey();
     for (auto steps = below(200); steps > 0 && !f.over; --steps)
       random_news(f, random);
@@ -385,7 +387,7 @@ TEST_CASE("what a group decides agrees with its reference, and with what is true
       CHECK((f.finished || c.for_good || c.now == family::doing::serving));
     ++(f.over ? settled_over : settled_up);
   }
-  for (auto what : {fate::restarts, fate::rejoins, fate::stopped, fate::stays_ended, fate::gives_up})
+  for (auto what : {fate::restarts, fate::rejoins, fate::stopped, fate::stays_ended, fate::spent, fate::gives_up})
     CHECK(seen[what] > 100);
   CHECK(settled_up > 100);
   CHECK(settled_over > 100);

@@ -90,6 +90,26 @@ TEST_CASE("a temporary child is never restarted and its deaths are not counted")
   CHECK(delay_of(die(p, 1h)) == 100ms);
 }
 
+TEST_CASE("deaths that are counted for a child alone cost neither its supervisor nor its siblings") {
+  auto o = plain();
+  o.max_restarts = 1;
+  o.within = 10s;
+  policy p{o, 1};
+  auto own = [&](policy::child_id child, policy::time now) {
+    return p.step(policy::ended{child, restart_kind::permanent, true, 2}, now);
+  };
+  for (policy::child_id child : {1, 2})
+    p.step(policy::started{child}, 1h);
+  for (policy::child_id child : {1, 2})
+    CHECK(delay_of(own(child, 1h)) == 100ms);
+  for (policy::child_id child : {1, 2})
+    CHECK(delay_of(own(child, 1h + 10s)) == 200ms);
+  CHECK(p.recent_deaths(1h + 10s) == 0);
+  CHECK(own(1, 1h + 10s) == policy::decision{policy::spent{}});
+  CHECK(delay_of(own(2, 1h + 11s)) == 400ms); // the first left the window
+  CHECK(delay_of(die(p, 1h + 11s, restart_kind::permanent, true, 3)) == 100ms);
+}
+
 TEST_CASE("a transient child is restarted only after an abnormal end") {
   policy p{plain(), 1};
   CHECK(die(p, 1h, restart_kind::transient, false) == policy::decision{policy::leave_ended{}});
@@ -124,22 +144,27 @@ struct reference {
     policy::child_id child;
     policy::time at;
     bool after_calm;
+    policy::child_id counts_for; // 0: the supervisor
   };
   restart_options o;
   std::vector<death> deaths;
   std::map<policy::child_id, policy::time> started;
 
-  enum class outcome { leave, restart, give_up };
+  enum class outcome { leave, restart, spent, give_up };
   std::pair<outcome, std::chrono::nanoseconds> end(const policy::ended& e, policy::time now) {
     if (e.kind == restart_kind::temporary || (e.kind == restart_kind::transient && !e.abnormal)) {
       forget(e.child);
       return {outcome::leave, 0ns};
     }
-    deaths.push_back({e.child, now, now - started[e.child] >= o.calm});
+    deaths.push_back({e.child, now, now - started[e.child] >= o.calm, e.own_restarts_max > 0 ? e.child : 0});
     std::size_t recent = 0;
     for (auto& d : deaths)
-      recent += now - d.at <= o.within;
-    if (recent > o.max_restarts) return {outcome::give_up, 0ns};
+      recent += now - d.at <= o.within && d.counts_for == deaths.back().counts_for;
+    if (e.own_restarts_max > 0 && recent > e.own_restarts_max) {
+      forget(e.child);
+      return {outcome::spent, 0ns};
+    }
+    if (e.own_restarts_max == 0 && recent > o.max_restarts) return {outcome::give_up, 0ns};
     std::chrono::nanoseconds delay = o.backoff_first;
     bool own = false; // the row of this child's deaths since it was last calm
     for (auto i = deaths.rbegin(); i != deaths.rend(); ++i) {
@@ -153,6 +178,7 @@ struct reference {
   /// Its deaths still count for the supervisor, but belong to nobody.
   void forget(policy::child_id child) {
     started.erase(child);
+    std::erase_if(deaths, [&](auto& d) { return d.counts_for == child; });
     for (auto& d : deaths)
       if (d.child == child) d.child = 0;
   }
@@ -189,11 +215,13 @@ TEST_CASE("the policy agrees with its reference on random histories") {
         r.started[child] = now;
         now += std::chrono::milliseconds{below(8000)};
       }
-      const policy::ended e{child, static_cast<restart_kind>(below(3)), below(2) == 0};
+      // of some children, deaths are their own
+      const policy::ended e{child, static_cast<restart_kind>(below(3)), below(2) == 0, child % 2 ? 0 : 1 + child * 2};
       const auto got = p.step(e, now);
       const auto [outcome, delay] = r.end(e, now);
       CAPTURE(history, i);
       if (outcome == reference::outcome::leave) REQUIRE(std::holds_alternative<policy::leave_ended>(got));
+      if (outcome == reference::outcome::spent) REQUIRE(std::holds_alternative<policy::spent>(got));
       if (outcome == reference::outcome::give_up) {
         REQUIRE(std::holds_alternative<policy::give_up>(got));
         break;

@@ -191,6 +191,28 @@ TEST_CASE("too many restarts escalate to the parent, which restarts the subtree 
   CHECK(!root.ended->has_value());
 }
 
+TEST_CASE("a child with a number of restarts of its own ends for good when they are spent, and costs nobody else any") {
+  auto o = calm_options();
+  o.restarts.max_restarts = 1;
+  rt::child_options own;
+  own.own_restarts_max = 3;
+  family f{o, own};
+  f.run();
+  for (int i = 0; i < 3; ++i) {
+    f.w.ask(f.kids[1], crash_atom::value);
+    CHECK(f.w.ask(f.kids[1], ping_atom::value) == 1u);
+  }
+  CHECK(f.w.status("/t").doing.empty());
+  f.w.ask(f.kids[1], crash_atom::value);
+  f.w.advance(60s);
+  CHECK(f.w.status("/t/b").state == actor_state::stopped);
+  CHECK(*f.w.end_of(f.kids[1]) == "too_many_restarts: /t/b: crashed: in 'crash': as told");
+  CHECK(f.w.begin(f.kids[1], ping_atom::value).code() == ec::unavailable);
+  CHECK(f.w.ask(f.kids[0], ping_atom::value) == 1u);
+  f.w.ask(f.kids[0], crash_atom::value); // what the supervisor itself bears
+  CHECK(f.w.ask(f.kids[0], ping_atom::value) == 1u);
+}
+
 TEST_CASE("whoever observes hears what becomes of each actor, up to the escalation") {
   using kind = rt::actor_change::kind;
   std::map<std::string, std::vector<kind>> heard; // of different actors in any order
