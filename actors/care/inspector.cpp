@@ -90,18 +90,15 @@ caf::result<path_info> inspector_state::forget(const caller& who, const nix::sto
   return out;
 }
 
-// What is left of it is taken away before the ledger hears of it, or it might be what replaced it.
+// What is left of it is taken away before the ledger hears of it, or it might be what replaced it. Its narinfo may stay:
+// CACHE_SERVER gives none out whose NAR is not there.
 void inspector_state::remove_and_forget(const path_info& info, rt::reply<path_info> out) {
   auto done = [this, info, out] {
     transact<ledger::done>(
         self_, peers_.ledger, ledger::gone{info.blob, info.gen}, [info, out](ledger::done&) { out.deliver(info); },
         [out](const error& e) { out.deliver(make_error(e)); });
   };
-  auto work = [blobs = config_.blobs, info]() -> expected<void> {
-    for (auto& key : {store::narinfo_key(info.path), store::nar_key(info.blob, info.gen)})
-      if (auto gone = blobs->remove(key); !gone) return gone;
-    return {};
-  };
+  auto work = [blobs = config_.blobs, nar = store::nar_key(info.blob, info.gen)] { return blobs->remove(nar); };
   auto told = [me = self_->incarnation()](std::uint64_t id, caf::error e) {
     caf::anon_send(me, atom::done_v, id, std::move(e));
   };

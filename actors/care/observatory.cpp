@@ -33,49 +33,32 @@ observatory_state::interface::behavior_type observatory_state::make_behavior() {
     },
     [this](atom::kill_atom, const caller& who, const kill_actor& k) -> caf::result<ledger::done> {
       rt::log::warn("OBSERVATORY", "actor killed by an operator path={} crash={} key={}", k.path, k.crash, who.name);
-      if (config_.directory->kill(k.path, k.crash ? rt::kill_mode::crash : rt::kill_mode::exit)) return ledger::done{};
+      const auto how = k.crash ? rt::kill_mode::crash : rt::kill_mode::exit;
+      for (auto& path : {k.path, "/" + config_.node.value + k.path}) // the root's name may be left out
+        if (config_.directory->kill(path, how)) return ledger::done{};
       return make_error(ec::not_found, "no actor serves at '" + k.path + "' now; see `coppice-admin tree`");
     },
-    [this](atom::attempts_atom, const caller&, ledger::read_attempts& read) -> caf::result<ledger::attempt_rows> {
-      rt::reply<ledger::attempt_rows> out{self_};
-      transact<ledger::attempt_rows>(
-        self_, ledger_, std::move(read), [out](ledger::attempt_rows& x) { out.deliver(std::move(x)); },
-        [out](const error& e) { out.deliver(make_error(e)); });
-      return out;
-    },
-    [this](atom::locks_atom, const caller&, ledger::held_locks& read) -> caf::result<ledger::lock_states> {
-      rt::reply<ledger::lock_states> out{self_};
-      transact<ledger::lock_states>(
-        self_, ledger_, std::move(read), [out](ledger::lock_states& x) { out.deliver(std::move(x)); },
-        [out](const error& e) { out.deliver(make_error(e)); });
-      return out;
-    },
-    [this](atom::durations_atom, const caller&, ledger::read_durations& read) -> caf::result<ledger::durations> {
-      rt::reply<ledger::durations> out{self_};
-      transact<ledger::durations>(
-        self_, ledger_, std::move(read), [out](ledger::durations& x) { out.deliver(std::move(x)); },
-        [out](const error& e) { out.deliver(make_error(e)); });
-      return out;
-    },
-    [this](atom::failures_atom, const caller&, ledger::read_failures& read) -> caf::result<ledger::failure_rows> {
-      rt::reply<ledger::failure_rows> out{self_};
-      transact<ledger::failure_rows>(
-        self_, ledger_, std::move(read), [out](ledger::failure_rows& x) { out.deliver(std::move(x)); },
-        [out](const error& e) { out.deliver(make_error(e)); });
-      return out;
-    },
+    [this](atom::attempts_atom, const caller&, ledger::read_attempts& q) { return pass_on<ledger::attempt_rows>(std::move(q)); },
+    [this](atom::locks_atom, const caller&, ledger::held_locks& q) { return pass_on<ledger::lock_states>(std::move(q)); },
+    [this](atom::durations_atom, const caller&, ledger::read_durations& q) { return pass_on<ledger::durations>(std::move(q)); },
+    [this](atom::failures_atom, const caller&, ledger::read_failures& q) { return pass_on<ledger::failure_rows>(std::move(q)); },
     [this](atom::forget_atom, const caller& who, ledger::forget_failures& what) -> caf::result<ledger::done> {
       rt::log::info("OBSERVATORY", "failures forgotten drv={} key={}", what.drv ? what.drv->to_string() : "all", who.name);
-      rt::reply<ledger::done> out{self_};
-      transact<ledger::done>(
-        self_, ledger_, std::move(what), [out](ledger::done&) { out.deliver(ledger::done{}); },
-        [out](const error& e) { out.deliver(make_error(e)); });
-      return out;
+      return pass_on<ledger::done>(std::move(what));
     },
     [this](atom::events_atom, const caller&, const follow_events& q) { return follow(q); },
     [this](atom::changed_atom) { self_->later(config_.event_delay, atom::output_v); },
     [this](atom::output_atom) { answer_followers(); },
   };
+}
+
+template <class Answer, class Tx>
+caf::result<Answer> observatory_state::pass_on(Tx tx) {
+  rt::reply<Answer> out{self_};
+  transact<Answer>(
+    self_, ledger_, std::move(tx), [out](Answer& x) { out.deliver(std::move(x)); },
+    [out](const error& e) { out.deliver(make_error(e)); });
+  return out;
 }
 
 event_page observatory_state::page(const follow_events& q) const {

@@ -39,6 +39,9 @@ private:
     rt::boot_clock::time_point due;
     rt::reply<event_page> out;
   };
+  /// LEDGER's answer.
+  template <class Answer, class Tx>
+  caf::result<Answer> pass_on(Tx tx);
   void on_progress(const step_progress& p);
   caf::result<event_page> follow(const follow_events& q);
   event_page page(const follow_events& q) const;
