@@ -2,7 +2,6 @@
 
 #include "actors/ask.hpp"
 #include "runtime/log.hpp"
-#include "store/blob_store.hpp"
 
 #include <algorithm>
 
@@ -35,7 +34,7 @@ inhash check_key(const inhash& key, const request_id& id) {
 graph_state::graph_state(rt::self<interface>* self, config c, peers p, ledger::request_row request, coppice::epoch epoch)
   : self_(self), config_(std::move(c)), peers_(std::move(p)), request_(std::move(request)), epoch_(epoch),
     nonce_(graph_nonce(request_.id, epoch)), load_delay_(config_.retry_first),
-    stream_(static_cast<std::uint64_t>(config_.clock->now().time_since_epoch().count())) {}
+    feed_(static_cast<std::uint64_t>(config_.clock->now().time_since_epoch().count())) {}
 
 graph_state::interface::behavior_type graph_state::make_behavior() {
   load();
@@ -46,12 +45,7 @@ graph_state::interface::behavior_type graph_state::make_behavior() {
       plan_->on_told(row);
       hear({row});
     },
-    [this](atom::progress_atom, const step_progress& p) {
-      auto found = running_.find(p.key);
-      if (found == running_.end()) return;
-      found->second.phase = p.phase;
-      found->second.last_line = p.last_line;
-    },
+    [this](atom::progress_atom, const step_progress& p) { feed_.on_progress(p); },
     [this](atom::waiting_atom, const waiting& w) { on_waiting(w); },
     [this](atom::poll_atom, poll_request& p) { return on_poll(p); },
     [this](atom::explain_atom, const explain_query& q) -> caf::result<step_answer> { return explain(q); },
@@ -72,101 +66,6 @@ graph_state::interface::behavior_type graph_state::make_behavior() {
     },
     [this](atom::ended_atom) { self_->quit(); },
   };
-}
-
-void graph_state::load() {
-  self_->doing("reading the closure of request " + request_.id.to_string().substr(0, 8));
-  loading_ = true;
-  transact<ledger::blob_state>(
-    self_, peers_.ledger, ledger::stat_blob{request_.body.closure},
-    [this](ledger::blob_state& blob) {
-      if (!blob.present)
-        return self_->send(self_->incarnation(), atom::failed_v,
-                           make_error(ec::missing, "the closure " + request_.body.closure.to_string() + " is lost"));
-      load(store::closure_key(request_.body.closure, blob.gen));
-    },
-    [this](const error& e) { load_again_later(e); });
-}
-
-/// Only what another try would find the same fails the request.
-void graph_state::on_not_loaded(const error& e) {
-  switch (e.code) {
-    case ec::bad_message:
-    case ec::invalid:
-    case ec::missing:
-    case ec::corrupt:
-    case ec::limit_exceeded: break;
-    default: return load_again_later(e);
-  }
-  request_result r;
-  r.state = request_state::failed;
-  r.reason = "cannot plan the request: " + e.what;
-  for (auto& root : request_.body.roots) r.roots.push_back({root.drv, {}, failure::unsupported});
-  finish(std::move(r));
-}
-
-void graph_state::load_again_later(const error& e) {
-  loading_ = false; // repeat() sees to it
-  load_again_ = config_.clock->now() + load_delay_;
-  load_delay_ = std::min(load_delay_ * 2, config_.retry_max);
-  rt::log::warn("GRAPH", "closure not read, tried again id={} error={}", request_.id.to_string(), to_string(e));
-}
-
-void graph_state::load(const std::string& key) {
-  auto me = self_->incarnation();
-  auto work = [blobs = config_.blobs, key, roots = request_.body.roots] {
-    return closure_graph::load(*blobs, key, roots);
-  };
-  bool posted = rt::post_and_send(
-    *config_.pool, work,
-    [me](expected<std::shared_ptr<const closure_graph>> g) {
-      if (g)
-        caf::anon_send(me, atom::done_v, std::move(*g));
-      else
-        caf::anon_send(me, atom::failed_v, make_error(g.error()));
-    },
-    [me](const std::string& what) { caf::anon_send(me, atom::failed_v, make_error(ec::crashed, what)); });
-  if (!posted) load_again_later({ec::overloaded, "the pool is full"});
-}
-
-void graph_state::begin(std::shared_ptr<const closure_graph> g) {
-  if (result_) return; // cancelled meanwhile
-  closure_ = std::move(g);
-  if (request_.body.rebuild)
-    look_at_roots();
-  else
-    plan_it(closure_->nodes());
-}
-
-void graph_state::look_at_roots() {
-  ledger::read_locks read;
-  for (auto root : closure_->roots()) read.keys.push_back(closure_->nodes()[root].key);
-  transact<ledger::lock_states>(
-    self_, peers_.ledger, std::move(read), [this](ledger::lock_states& rows) { compare_roots(rows.rows); },
-    [this](const error& e) { load_again_later(e); });
-}
-
-// What is there stays as it is: the builds that are compared with it have locks of their own (INV-1, INV-4).
-void graph_state::compare_roots(const std::vector<ledger::lock_state>& rows) {
-  if (result_ || plan_) return;
-  auto nodes = closure_->nodes();
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i].phase != ledger::phase::realised) continue;
-    auto root = closure_->roots()[i];
-    nodes[root].key = check_key(rows[i].key, request_.id);
-    compare_[root] = rows[i].outputs;
-  }
-  plan_it(std::move(nodes));
-}
-
-void graph_state::plan_it(std::vector<plan_node> nodes) {
-  plan_.emplace(std::move(nodes), closure_->roots(),
-                plan::options{request_.body.keep_going, request_.number, config_.retry_first, config_.retry_max,
-                              config_.fail_unplaceable});
-  for (auto& node : plan_->nodes()) lanes_.resize(std::max<std::size_t>(lanes_.size(), node.lane + 1));
-  rt::log::info("GRAPH", "request planned id={} derivations={}", request_.id.to_string(), closure_->nodes().size());
-  perform(plan_->start());
-  say_doing();
 }
 
 void graph_state::perform(plan::effects effects) {
@@ -223,30 +122,6 @@ void graph_state::ask(std::vector<inhash> keys) {
       [this](const error& e) { // the next repeat() asks for all that is awaited
         rt::log::warn("GRAPH", "rows not read, asked again id={} error={}", request_.id.to_string(), to_string(e));
       });
-}
-
-void graph_state::check_sources(std::vector<std::uint32_t> wanted) {
-  std::map<nix::store_path, std::vector<std::uint32_t>> users;
-  for (auto node : wanted)
-    for (auto& source : closure_->sources(node)) users[source].push_back(node);
-  ledger::read_paths read;
-  for (auto& [path, nodes] : users) read.paths.push_back(path);
-  unchecked_ = std::move(wanted);
-  transact<ledger::path_infos>(
-    self_, peers_.ledger, std::move(read),
-    [this, users](ledger::path_infos& known) mutable {
-      unchecked_.reset();
-      for (auto& info : known.rows) users.erase(info.path);
-      std::map<std::uint32_t, std::string> impossible;
-      for (auto& [path, nodes] : users)
-        for (auto node : nodes)
-          impossible.emplace(node, "its source " + path.to_string() + " is in no store of the farm; submit it again");
-      perform(plan_->begin(impossible));
-      watch_awaited();
-    },
-    [this](const error& e) { // the next repeat() asks again
-      rt::log::warn("GRAPH", "sources not looked up, tried again id={} error={}", request_.id.to_string(), to_string(e));
-    });
 }
 
 void graph_state::pump_acquires() {
@@ -330,22 +205,10 @@ void graph_state::on_waiting(const waiting& w) {
 }
 
 void graph_state::tell(step_event e) {
-  auto now = config_.clock->now();
   if (e.state != step_state::queued) unplaceable_.erase(e.key);
-  if (e.state == step_state::building || e.state == step_state::partial) {
-    auto& r = running_[e.key];
-    r = {e.drv, e.key, e.token, e.node, 0, e.state == step_state::partial ? "waiting for the store" : "", ""};
-    started_.emplace(e.key, now);
+  if (e.state == step_state::building || e.state == step_state::partial)
     self_->send(peers_.observatory, atom::follow_v, e.key, graph_actor{self_->stable()});
-  } else if (auto began = started_.find(e.key); began != started_.end()) {
-    e.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(now - began->second).count();
-    running_.erase(e.key);
-    started_.erase(began);
-  }
-  publish(e);
-  e.seq = ++last_seq_;
-  events_.push_back(std::move(e));
-  if (events_.size() > events_kept_max) events_.pop_front();
+  publish(feed_.tell(std::move(e), config_.clock->now()));
   wake_polls();
 }
 
@@ -401,7 +264,7 @@ void graph_state::settle(const request_result& result) {
   if (result_) return;
   result_ = result;
   wanted_result_.reset();
-  running_.clear();
+  feed_.end();
   rt::log::info("GRAPH", "request ended id={} state={} built={} reused={}", request_.id.to_string(),
                 to_string(result.state), result.built, result.reused);
   self_->doing("request " + request_.id.to_string().substr(0, 8) + " " + std::string(to_string(result.state)));
@@ -434,7 +297,7 @@ void graph_state::repeat() {
   for (auto node : std::exchange(unadopted_, {})) substitute(node);
   say_doing();
   watch_awaited();
-  for (auto& [key, r] : running_) self_->send(peers_.observatory, atom::follow_v, key, graph_actor{self_->stable()});
+  for (auto& [key, r] : feed_.running()) self_->send(peers_.observatory, atom::follow_v, key, graph_actor{self_->stable()});
 }
 
 void graph_state::watch_awaited() {
@@ -462,7 +325,7 @@ caf::result<request_progress> graph_state::on_poll(poll_request& p) {
   return out;
 }
 
-bool graph_state::has_news(const poll_request& p) const { return p.after != last_seq_ || result_.has_value(); }
+bool graph_state::has_news(const poll_request& p) const { return feed_.has_news(p.after) || result_.has_value(); }
 
 void graph_state::wake_polls() {
   if (waking_ || polls_.empty()) return;
@@ -480,27 +343,14 @@ void graph_state::answer_polls() {
 }
 
 request_progress graph_state::answer_to(const poll_request& p) const {
-  request_progress a;
+  auto a = feed_.since(p.after, config_.clock->now());
   a.id = request_.id;
-  a.stream = stream_;
-  a.state = result_ ? result_->state : request_state::open;
-  auto after = p.after > last_seq_ ? 0 : p.after; // numbers of another stream
-  auto first = last_seq_ - events_.size();        // seq before the oldest kept
-  a.lost = after < first;
-  auto skip = after > first ? after - first : 0;
-  for (auto i = skip; i < events_.size() && a.events.size() < events_per_poll_max; ++i)
-    a.events.push_back(events_[static_cast<std::size_t>(i)]);
-  a.next = a.events.empty() ? last_seq_ : a.events.back().seq;
-  auto now = config_.clock->now();
-  for (auto& [key, r] : running_) {
-    a.running.push_back(r);
-    if (auto began = started_.find(key); began != started_.end())
-      a.running.back().elapsed_ms = std::chrono::duration_cast<std::chrono::milliseconds>(now - began->second).count();
-  }
   if (plan_) a.counts = plan_->counts();
   if (!result_) a.waits_for = waits_for_;
-  if (a.next == last_seq_) a.result = result_;
-  else a.state = request_state::open; // the end is told after the last event
+  if (result_ && !feed_.has_news(a.next)) { // the end is told after the last event
+    a.result = result_;
+    a.state = result_->state;
+  }
   return a;
 }
 

@@ -2,12 +2,12 @@
 
 #include "actors/events.hpp"
 #include "actors/plan/closure_graph.hpp"
+#include "actors/plan/progress_feed.hpp"
 #include "messages/interfaces.hpp"
 #include "runtime/actor.hpp"
 #include "runtime/clock.hpp"
 #include "runtime/pool.hpp"
 
-#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -156,11 +156,8 @@ private:
   std::optional<request_result> result_;        ///< as the ledger stored it
 
   std::vector<farm_event> news_; ///< of steps, until the present effects are performed
-  std::deque<step_event> events_;
-  std::uint64_t last_seq_ = 0, stream_ = 0;
-  std::map<inhash, running_step> running_;
+  progress_feed feed_;
   std::string waits_for_; ///< why nothing of it is started
-  std::map<inhash, rt::boot_clock::time_point> started_;
   std::vector<poll> polls_;
   bool waking_ = false;
 };

@@ -67,11 +67,7 @@ step_view graph_state::view_of(std::uint32_t node) const {
   }
   if (auto due = retry_at_.find(n.key); v.life == step_life::delayed && due != retry_at_.end())
     v.retry_in_ms = std::max<std::int64_t>(0, duration_cast<milliseconds>(due->second - now).count());
-  if (auto r = running_.find(n.key); v.life == step_life::building && r != running_.end()) {
-    v.running = r->second;
-    if (auto began = started_.find(n.key); began != started_.end())
-      v.running->elapsed_ms = duration_cast<milliseconds>(now - began->second).count();
-  }
+  if (v.life == step_life::building) v.running = feed_.running(n.key, now);
   if (auto why = unplaceable_.find(n.key); why != unplaceable_.end()) v.text = why->second;
   if (v.life == step_life::failed)
     for (auto& f : plan_->failures())

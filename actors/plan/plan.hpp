@@ -198,7 +198,12 @@ private:
   void abandon_dependants(std::uint32_t i, effects& out);
   void move(std::uint32_t i, life to);
   template <class Each>
-  void for_dependants(std::uint32_t i, Each each);
+  void for_dependants(std::uint32_t i, Each each) {
+    for (auto d : dependants_[i]) each(d);
+    if (late_dependants_.empty()) return;
+    if (auto late = late_dependants_.find(i); late != late_dependants_.end())
+      for (auto d : late->second) each(d);
+  }
   void end(request_state state, effects& out);
   void check_discovered(effects& out);
   void check_over(effects& out);
