@@ -11,6 +11,7 @@ namespace coppice::app {
 
 exit_code exit_code_of(const error& e) {
   switch (e.code) {
+  case ec::bad_message: // one that the node refuses
   case ec::invalid:
   case ec::missing:
   case ec::not_found:
@@ -61,6 +62,12 @@ void add_farm_options(CLI::App& command, farm_options& o) {
 int parse_command_line(CLI::App& app, int argc, char** argv) {
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& e) {
+    const auto unknown = app.remaining(true);
+    if (unknown.empty() || unknown.front().starts_with('-')) return app.exit(e) == 0 ? exit_built : exit_usage;
+    std::cerr << fmt::format("there is no command '{}'\nRun with --help for more information.", unknown.front())
+              << std::endl;
+    return exit_usage;
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? exit_built : exit_usage;
   }

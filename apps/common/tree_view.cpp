@@ -30,6 +30,9 @@ actor_branch& branch_of(actor_branch& top, std::string_view path) {
   return *at;
 }
 
+/// So long after a restart its reason says more than what the actor is doing.
+constexpr std::chrono::seconds end_shown_first{60};
+
 std::string what_of(const actor_status& status) {
   auto text = cleaned(status.doing);
   if (status.busy_ms >= 1000)
@@ -38,9 +41,12 @@ std::string what_of(const actor_status& status) {
   if (status.restart_in_ms > 0)
     text += fmt::format("{}starts again in {}", text.empty() ? "" : ", ",
                         duration_text(std::chrono::milliseconds{status.restart_in_ms}));
-  if ((status.restarts > 0 || status.state == actor_state::restarting) && !status.last_exit.empty())
-    text += fmt::format("{}(last end: {})", text.empty() ? "" : " ", cleaned(status.last_exit));
-  return text;
+  const bool down = status.state == actor_state::restarting;
+  if ((status.restarts == 0 && !down) || status.last_exit.empty()) return text;
+  const auto end = "(last end: " + cleaned(status.last_exit) + ")";
+  if (text.empty()) return end;
+  const bool fresh = down || std::chrono::milliseconds{status.uptime_ms} < end_shown_first;
+  return fresh ? end + " " + text : text + " " + end; // the rest is cut where there is no room
 }
 
 /// What fits beside the name; each column costs what its heading takes.

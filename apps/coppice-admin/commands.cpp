@@ -112,6 +112,9 @@ expected<void> forget_failure_command(farm& f, const std::string& what, bool jso
     auto root = parse_root(what);
     if (!root) return tl::unexpected(root.error());
     forget.drv = root->drv;
+    auto known = f.ask<ledger::failure_rows>("observatory", "failures", ledger::read_failures{forget.drv, 1});
+    if (!known) return tl::unexpected(known.error());
+    if (known->rows.empty()) return fail(ec::not_found, fmt::format("no failure of {} is known; see 'failures'", what));
   }
   auto done = f.ask<ledger::done>("observatory", "forget", forget);
   if (!done)
@@ -124,6 +127,8 @@ expected<void> forget_failure_command(farm& f, const std::string& what, bool jso
 }
 
 expected<void> kill_command(farm& f, const kill_actor& what, bool json) {
+  if (auto path = check(what); !path)
+    return fail(ec::invalid, fmt::format("'{}' is no actor's path, such as /lock/ledger; see 'coppice-admin tree'", what.path));
   auto done = f.ask<ledger::done>("observatory", "kill", what);
   if (!done) return fail(done.error().code, fmt::format("cannot kill {}: {}", what.path, done.error().what));
   if (json)

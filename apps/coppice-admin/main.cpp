@@ -25,6 +25,10 @@ struct command_line {
   bool watch = false;
 };
 
+/// Rows that -n can ask for: more than there ever are.
+constexpr std::size_t rows_asked_max = 1'000'000'000;
+const CLI::Range at_least_one(std::size_t{1}, rows_asked_max);
+
 CLI::App* add_command(CLI::App& app, command_line& line, const std::string& name, const std::string& help,
                       const std::string& footer) {
   auto* command = app.add_subcommand(name, help);
@@ -52,7 +56,7 @@ int run(int argc, char** argv) {
                             "steps at a time; 'coppice explain DRV' tells of any step.");
   queue->add_option("-n,--limit", line.queue.count, "how many")
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least_one)
       ->capture_default_str();
   queue->add_option("--offset", line.queue.offset, "leave out the first ones")->type_name("N");
   auto* requests = add_command(app, line, "requests", "list the requests of all clients: all open ones, and the newest others",
@@ -60,7 +64,7 @@ int run(int argc, char** argv) {
                                "  coppice-admin requests --json | jq 'select(.state == \"open\") | .id'");
   requests->add_option("-n,--limit", line.requests, "how many that are over")
       ->type_name("N")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(std::size_t{0}, rows_asked_max))
       ->capture_default_str();
   auto* nodes = add_command(app, line, "nodes", "list the machines: slots, systems, features, what is free, drained or not",
                             "Examples:\n  coppice-admin nodes\n"
@@ -96,17 +100,17 @@ int run(int argc, char** argv) {
       "Examples:\n  coppice-admin attempts -n 20\n  coppice-admin attempts --drv /nix/store/0a1b…-hello.drv --json");
   attempts->add_option("-n,--limit", line.attempts.count, "how many")
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least_one)
       ->capture_default_str();
   attempts->add_option("--drv", line.attempts.drv, "only attempts of this derivation")->type_name("DRV");
   auto* locks =
       add_command(app, line, "locks", "list the locks that are held", "Example:\n  coppice-admin locks --json");
-  locks->add_option("-n,--limit", line.locks, "how many [all]")->type_name("N")->check(CLI::PositiveNumber);
+  locks->add_option("-n,--limit", line.locks, "how many [all]")->type_name("N")->check(at_least_one);
   auto* failures = add_command(app, line, "failures", "list what failed and is not there, newest first",
                                "Examples:\n  coppice-admin failures\n  coppice-admin failures -n 100000 --json");
   failures->add_option("-n,--limit", line.failures, "how many")
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least_one)
       ->capture_default_str();
   auto* forget = add_command(app, line, "forget-failure", "let the next request try again what failed too often",
                              "Examples:\n  coppice-admin forget-failure /nix/store/0a1b…-hello.drv\n"
@@ -122,7 +126,7 @@ int run(int argc, char** argv) {
       ->type_name("EPOCH");
   auto* kill = add_command(app, line, "kill", "end an actor, to rehearse: its supervisor starts it again",
                            "Examples:\n  coppice-admin kill /coord/gateway\n  coppice-admin kill /lock/ledger --crash");
-  kill->add_option("PATH", line.kill.path, "the actor, as 'tree --json' names it")->required()->type_name("");
+  kill->add_option("PATH", line.kill.path, "the actor: the way to it in the tree, with or without the node's name")->required()->type_name("");
   kill->add_flag("--crash", line.kill.crash, "by an exception instead of an exit");
   auto* keygen =
       add_command(app, line, "keygen", "make a key for a client",

@@ -17,8 +17,8 @@ namespace {
 /// On standard error, so that what reads standard output sees rows alone.
 void print_age(const std::string& what) {
   const auto now = rt::real_clock{}.wall_now().time_since_epoch();
-  const auto age =
-      fmt::format("({}, as of {})", what, utc_text(std::chrono::duration_cast<std::chrono::milliseconds>(now).count()));
+  const auto at = utc_text(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+  const auto age = fmt::format("(as of {}: {})", at, what);
   const auto width = ::isatty(STDERR_FILENO) != 0 ? output_size().width : 0;
   std::cerr << (width ? fitted(age, width) : age) << std::endl;
 }

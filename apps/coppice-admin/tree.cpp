@@ -39,7 +39,7 @@ void print(const actor_tree& tree, bool json) {
   const auto width = output_size().width;
   for (const auto& line : tree_lines(as_tree(tree.actors), tree.node.value, width))
     std::cout << line << '\n';
-  const auto age = fmt::format("({}, as of {})", counted(tree.actors.size(), "actor", "actors"), utc_text(tree.at_ms));
+  const auto age = fmt::format("(as of {}: {})", utc_text(tree.at_ms), counted(tree.actors.size(), "actor", "actors"));
   std::cout << (width ? fitted(age, width) : age) << std::endl;
 }
 
@@ -73,8 +73,8 @@ private:
     const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(clock::now() - received_);
     const auto when = "as of " + utc_text(tree_->at_ms);
     if (age <= fresh_max) return when + " · Ctrl-C leaves";
-    return fmt::format("{}, {} ago: the node does not answer", when,
-                       duration_text(std::chrono::floor<std::chrono::seconds>(age)));
+    return fmt::format("{} ago: the node does not answer, {}",
+                       duration_text(std::chrono::floor<std::chrono::seconds>(age)), when);
   }
 
   std::mutex mutex_;

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -42,12 +43,38 @@ class Admin(farm.TestCase):
     def path_of(self, kind):
         return next(p for p, a in self.node.actors().items() if a["kind"] == kind)
 
+    def key(self, role):
+        """The file of a new key of that role, which is let in."""
+        file = self.scratch.file(role + ".toml")
+        block = self.order("keygen", role, "--role", role, "--out", file).out
+        with open(os.path.join(self.node.state, "authorized.toml"), "a", encoding="utf-8") as f:
+            f.write("\n" + block)
+        return file
 
-class Tree(Admin):
+
+class OneNode(Admin):
+    """One node, and one store that derivations are put into, for all tests here: they leave nothing that waits or runs."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.shared = farm.Scratch()
+        cls.addClassCleanup(cls.shared.close)
+        cls.node = farm.Farm(cls.shared).start()
+        cls.nix = farm.Nix(cls.shared, "eval")
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self.keep_log, self.node.daemon)
+
+    def submit(self, drv):
+        request = self.node.submit(drv)
+        self.addCleanup(self.node.coppice, "cancel", request)
+        return request
+
     def test_it_shows_what_each_actor_does_and_how_much_it_did(self):
-        self.start().submit(*self.instantiate('step "slow" "sleep 1000"'))
+        self.submit(*self.instantiate('step "slow" "sleep 1000"'))
         self.builders(self.node)
-        worker = wait_until("the worker's phase is shown", lambda: (lambda a: re.search(r"slow: \w+, \d+ s", a["doing"]) and a)(
+        worker = wait_until("the worker's phase is shown", lambda: (lambda a: re.search(r"slow: \w+, \d+ s, \d+ MB", a["doing"]) and a)(
             next(a for a in self.node.actors().values() if a["kind"] == "worker")))
         self.assertGreater(worker["handled"], 0)
         tree, = self.lines("tree")
@@ -55,27 +82,166 @@ class Tree(Admin):
         text = self.order("tree").out
         self.assertRegex(text, r"ACTOR +STATE +UPTIME +RESTARTS +MAILBOX +HANDLED +DOING\n")
         self.assertRegex(text, r"allocator .* 0 jobs waiting, \d+ slots and \d+ I/O slots free")
-        self.assertRegex(text, r"\(\d+ actors, as of 20")
+        self.assertRegex(text, r"\(as of 20\S+: \d+ actors\)")
 
     def test_watch_repaints_in_place_says_how_old_it_is_and_leaves_on_ctrl_c(self):
-        self.start()
         terminal = Terminal(self.node.client("coppice-admin", "tree", "--watch"), {**self.scratch.env, "TERM": "xterm"}, 120, 40)
         self.addCleanup(terminal.close)
         terminal.shows("HANDLED(.|\n)*allocator(.|\n)*Ctrl-C leaves")
-        for width, height in ((60, 40), (24, 10), (100, 30)):
+        screen = terminal.screen
+
+        def drawn_within_the_width():
+            wraps, draws = screen.wraps, screen.draws
+            wait_until("it is drawn anew", lambda: terminal.read() or screen.draws > draws)
+            return screen.wraps == wraps
+        for width, height in ((24, 10), (40, 40), (100, 30)):
             terminal.resize(width, height)
-            drawn = terminal.screen.draws
-            wait_until("it is drawn anew", lambda: terminal.read() or terminal.screen.draws > drawn)
-            wraps, drawn = terminal.screen.wraps, terminal.screen.draws
-            wait_until("and again", lambda: terminal.read() or terminal.screen.draws > drawn)
-            self.assertEqual(terminal.screen.wraps, wraps)
-            self.assertEqual("\n".join("".join(row) for row in terminal.screen.rows).count("ACTOR"), 1)
-        self.node.daemon.send(signal.SIGSTOP)
+            wait_until("it has heard of the new size", drawn_within_the_width)
+            self.assertEqual("\n".join("".join(row) for row in screen.rows).count("ACTOR"), 1)
+        self.addCleanup(self.node.resume)
+        self.node.pause()
         terminal.shows("s ago: the node does not answer")
-        self.node.daemon.send(signal.SIGCONT)
+        self.node.resume()
         terminal.shows("Ctrl-C leaves")
         terminal.process.send_signal(signal.SIGINT)
         self.assertEqual(terminal.end(), OK)
+
+    def test_what_no_machine_can_build_waits_and_says_so_at_once(self):
+        drv, = self.instantiate('make { system = "riscv64-linux"; } "foreign" "echo > $out"')
+        vm, = self.instantiate('make { requiredSystemFeatures = [ "quantum" ]; } "vm" "echo > $out"', name="vm")
+        client = self.node.build(drv, start=True)
+        wait_until("the client is told", lambda: re.search("waiting foreign: no machine can build it: .* has no system 'riscv64-linux'", client.err()))
+        self.assertTrue(client.running())
+        found, text = self.explain(drv)
+        self.assertEqual(found["state"], "queued")
+        self.assertRegex(text, r"machine +\S+ has no system 'riscv64-linux'")
+        self.submit(vm)
+        self.assertRegex(self.explained_as(vm, "queued")[1], r"machine +\S+ has no feature 'quantum'")
+        client.send(signal.SIGINT)
+        self.ends_with(client.end(), CANCELLED)
+        self.still_serves(self.node)
+
+    def test_a_failure_is_explained_by_its_attempts(self):
+        drv, = self.instantiate('step "bad" "exit 3"')
+        self.node.build(drv)
+        found, text = self.explain(drv)
+        self.assertEqual(found["state"], "failed")
+        self.assertEqual([a["result"] for a in found["attempts"]], ["build_failed"])
+        self.assertRegex(text, r"failed +build_failed \(1 counted\): .*exit code 3")
+
+    def test_what_is_gone_is_built_again_when_somebody_needs_it(self):
+        lib, app = self.instantiate('let lib = step "lib" "date +%s%N > $out"; in [ lib (step "app" "cat ${lib} > $out") ]')
+        root, = self.ends_with(self.node.build(lib, "--json"), OK).json()
+        path = root["outputs"]["out"]
+        self.assertIn("gone: " + path, self.order("gone", path).out)
+        with self.assertRaises(urllib.error.HTTPError):
+            self.node.narinfo(path)
+        self.assertEqual(self.node.attempts_at("lib"), ["success"])
+        self.ends_with(self.node.build(app), OK)
+        self.assertEqual(self.node.attempts_at("lib"), ["success", "success"])
+        self.assertEqual(self.node.narinfo(path)["StorePath"], path)
+        never = "/nix/store/" + "0" * 32 + "-never"
+        self.assertIn(never, self.ends_with(self.node.admin("gone", never), USAGE).err)
+
+    def test_requests_of_all_clients_are_listed(self):
+        bad, long = self.instantiate('[ (step "bad" "exit 1") (step "long" "sleep 1000") ]')
+        self.node.build(bad)
+        opened = self.submit(long)
+        self.builders(self.node)
+        states = {farm.base_name(r["roots"][0]): r["state"] for r in self.lines("requests")}
+        self.assertEqual((states[farm.base_name(bad)], states[farm.base_name(long)]), ("failed", "open"))
+        wait_until("its step is counted", lambda: self.lines("requests", "-n", "0")[0]["steps"]["building"] == 1)
+        self.assertRegex(self.order("requests").out, f"{opened} +open .* 0/1 +1 +0 +long")
+
+    def test_lists_fit_narrow_terminals_and_say_how_old_they_are(self):
+        bad, slow, later = self.instantiate('''[ (step "bad" "exit 1") (step "slow" "sleep 1000")
+                                                 (make { system = "riscv64-linux"; } "later" "echo > $out") ]''')
+        self.node.build(bad)
+        for drv in (slow, later):
+            self.submit(drv)
+        self.builders(self.node)
+        wait_until("one waits", lambda: "later" in self.order("queue").out)
+        shown = {"tree": "allocator", "queue": "later", "locks": "building .*slow", "attempts": "build_failed .*bad",
+                 "failures": "build_failed .*bad", "requests": "open .*(slow|later)", "nodes": "ready", "partial list": "DERIVATION"}
+        for width, (command, pattern) in itertools.product((80, 40), shown.items()):
+            with self.subTest(command=command, width=width):
+                argv = self.node.client("coppice-admin", *command.split())
+                terminal = Terminal(argv, {**self.scratch.env, "TERM": "xterm"}, width, 100)
+                self.addCleanup(terminal.close)
+                self.assertEqual(terminal.end(), OK)
+                text = "\n".join(terminal.screen.lines())
+                self.assertEqual(terminal.screen.wraps, 0, text)
+                if width == 80 or command != "requests":  # an id has 32 characters
+                    self.assertRegex(text, pattern)
+                self.assertRegex(text, r"\(as of 20\S+Z: ")
+
+    def test_an_actor_is_killed_by_its_path_and_the_tree_says_how_it_ended(self):
+        path = self.path_of("gateway")
+        root = "/" + path.split("/")[1]
+        for how, said in ((["--crash"], "crashed"), ([], "killed")):
+            before = self.node.actors()[path]["restarts"]
+            self.order("kill", path.removeprefix(root) if how else path, *how)
+            actor = wait_until("it serves again", lambda: (lambda a: a["restarts"] == before + 1 and a["state"] == "up" and a)(
+                self.node.actors()[path]))
+            self.assertIn(said, actor["last_exit"])
+            self.assertRegex(self.order("tree").out, r"gateway +up .* \(last end: " + said)
+
+    def test_what_makes_no_sense_is_refused_with_a_reason(self):
+        drv, = self.instantiate('step "never" "echo > $out"')
+        for words, reason in (
+                ([], "subcommand is required"), (["trees"], "there is no command 'trees'"), (["tree", "--fast"], "--fast"), (["partial"], "subcommand is required"), (["partial", "all"], "there is no command 'all'"),
+                (["queue", "-n", "0"], "Value 0 not in range 1 to"), (["queue", "-n", "many"], "many"), (["locks", "--limit", "-1"], "-1"),
+                (["gone"], "PATH is required"), (["gone", "hello"], "no store path"), (["gone", drv], "is in no store of the farm"),
+                (["kill", "hello"], "'hello' is no actor's path"), (["kill", "/lock/nobody"], "no actor serves at '/lock/nobody'"),
+                (["attempts", "--drv", "hello"], "hello"), (["forget-failure", drv], "no failure of"),
+                (["partial", "drop", drv], "wait to be uploaded"), (["partial", "retry", "hello"], "hello"),
+                (["events", "--since", "noon"], "noon"), (["drain", "--why", "x" * 201], "at most 200 bytes"),
+                (["keygen", "me", "--role", "king"], "king")):
+            with self.subTest(words):
+                done = self.ends_with(self.scratch.run([*self.node.client("coppice-admin", *words)] if words else
+                                                       [os.path.join(farm.BIN, "coppice-admin")]), USAGE)
+                self.assertIn(reason, done.err)
+                self.assertEqual(done.out, "")
+        self.assertIn("no store path", self.ends_with(self.node.coppice("explain", "hello"), USAGE).err)
+        nobody = self.scratch.file("nobody")
+        for words in (["--state-dir", nobody], ["--node", "tcp://127.0.0.1:1", "--key", os.path.join(self.node.state, "keys/client.toml"), "--patience", "1"]):
+            with self.subTest(words):
+                done = self.ends_with(self.scratch.run([os.path.join(farm.BIN, "coppice-admin"), "nodes", *words]), UNREACHABLE)
+                self.assertRegex(done.err, "coppice-admin: .*(no node serves on this machine|tcp://127.0.0.1:1)")
+
+    def test_orders_need_the_key_of_an_admin_and_questions_do_not(self):
+        drv, = self.instantiate('step "x" "echo > $out"')
+        submitter = ("--key", self.key("submitter"))
+        nothing = "/nix/store/" + "0" * 32 + "-x"
+        for words in (["drain"], ["undrain"], ["gone", nothing], ["kill", self.path_of("allocator")], ["forget-failure", "all"]):
+            with self.subTest(words):
+                done = self.ends_with(self.node.admin(*words, *submitter), UNREACHABLE)
+                self.assertRegex(done.err, "needs role admin, and key submitter has role submitter")
+        for words in (["tree"], ["queue"], ["requests"], ["nodes"], ["partial", "list"], ["attempts"], ["locks"], ["failures"]):
+            with self.subTest(words):
+                self.order(*words, *submitter)
+        self.ends_with(self.node.coppice("explain", drv, *submitter), OK)
+        self.assertFalse(self.lines("nodes")[0]["drained"])
+
+    def test_a_revoked_key_loses_its_live_session_and_is_not_let_in_again(self):
+        guest = self.key("observer")
+        follower = self.scratch.start(self.node.client("coppice-admin", "events", "-f", "--key", guest))
+        wait_until("it follows", lambda: follower.out())
+        self.assertIn("revoked: observer", self.order("revoke", "observer").out)
+        done = self.ends_with(follower.end(), UNREACHABLE)
+        self.assertIn("this key is not let in any more", done.err)
+        self.ends_with(self.node.admin("nodes", "--key", guest), UNREACHABLE)
+        self.order("nodes")
+        self.assertIn("no key of that name", self.ends_with(self.node.admin("revoke", "observer"), USAGE).err)
+
+    def test_every_command_teaches_by_an_example(self):
+        commands = [["tree"], ["queue"], ["requests"], ["nodes"], ["drain"], ["undrain"], ["gone"], ["partial"], ["partial", "list"],
+                    ["partial", "retry"], ["partial", "drop"], ["attempts"], ["locks"], ["failures"], ["forget-failure"], ["kill"], ["keygen"],
+                    ["invite"], ["revoke"]]
+        for words in commands:
+            with self.subTest(words):
+                done = self.ends_with(self.scratch.run([os.path.join(farm.BIN, "coppice-admin"), *words, "--help"]), OK)
+                self.assertRegex(done.out, r"Examples?:\n +(\S+ )*coppice-admin " + " ".join(words[:1]))
 
 
 class Explain(Admin):
@@ -122,33 +288,6 @@ class Explain(Admin):
         found, text = self.explain(two)
         self.assertEqual([drv_name(j["drv"]) for j in found["place"]["ahead"]], ["urgent", "one"])
         self.assertIn("it waits for a machine, as number 3 of 3", text)
-
-    def test_what_no_machine_can_build_waits_and_says_so_at_once(self):
-        drv, = self.instantiate('make { system = "riscv64-linux"; } "foreign" "echo > $out"')
-        vm, = self.instantiate('make { requiredSystemFeatures = [ "quantum" ]; } "vm" "echo > $out"', name="vm")
-        self.start()
-        client = self.node.build(drv, start=True)
-        wait_until("the client is told", lambda: re.search("waiting foreign: no machine can build it: .* has no system 'riscv64-linux'", client.err()))
-        self.assertTrue(client.running())
-        found, text = self.explain(drv)
-        self.assertEqual(found["state"], "queued")
-        self.assertRegex(text, r"machine +\S+ has no system 'riscv64-linux'")
-        self.node.submit(vm)
-        self.assertRegex(self.explained_as(vm, "queued")[1], r"machine +\S+ has no feature 'quantum'")
-        client.send(signal.SIGINT)
-        self.ends_with(client.end(), CANCELLED)
-        self.still_serves(self.node)
-
-    def test_a_failure_is_explained_by_its_attempts(self):
-        drv, = self.instantiate('step "bad" "exit 3"')
-        self.start().build(drv)
-        found, text = self.explain(drv)
-        self.assertEqual(found["state"], "failed")
-        self.assertEqual([a["result"] for a in found["attempts"]], ["build_failed"])
-        self.assertRegex(text, r"failed +build_failed \(1 counted\): .*exit code 3")
-
-    def test_what_is_no_store_path_is_refused(self):
-        self.assertIn("no store path", self.ends_with(self.start().coppice("explain", "hello"), USAGE).err)
 
 
 class LongLists(Admin):
@@ -211,11 +350,12 @@ class LongLists(Admin):
 
 class Orders(Admin):
     def test_a_drained_machine_finishes_takes_nothing_and_stays_so_over_restarts(self):
-        slow, later = self.instantiate('[ (step "slow" "sleep 2; echo > $out") (step "later" "echo > $out") ]')
+        slow, later = self.instantiate('[ (step "slow" "sleep 100000 || true; echo > $out") (step "later" "echo > $out") ]')
         self.start()
         running = self.node.submit(slow)
         self.builders(self.node)
         self.order("drain", "--why", "new disks")
+        self.end_sleepers()
         waiting = self.node.build(later, start=True)
         self.ends_with(self.node.coppice("wait", running), OK)
         wait_until("the client is told", lambda: "is drained: new disks" in waiting.err())
@@ -234,21 +374,6 @@ class Orders(Admin):
         self.order("undrain")
         self.ends_with(waiting.end(), OK)
         self.assertFalse(self.lines("nodes")[0]["drained"])
-
-    def test_what_is_gone_is_built_again_when_somebody_needs_it(self):
-        lib, app = self.instantiate('let lib = step "lib" "date +%s%N > $out"; in [ lib (step "app" "cat ${lib} > $out") ]')
-        self.start()
-        root, = self.ends_with(self.node.build(lib, "--json"), OK).json()
-        path = root["outputs"]["out"]
-        self.assertIn("gone: " + path, self.order("gone", path).out)
-        with self.assertRaises(urllib.error.HTTPError):
-            self.node.narinfo(path)
-        self.assertEqual(self.node.attempts_at("lib"), ["success"])
-        self.ends_with(self.node.build(app), OK)
-        self.assertEqual(self.node.attempts_at("lib"), ["success", "success"])
-        self.assertEqual(self.node.narinfo(path)["StorePath"], path)
-        never = "/nix/store/" + "0" * 32 + "-never"
-        self.assertIn(never, self.ends_with(self.node.admin("gone", never), USAGE).err)
 
     @unittest.skipUnless(os.geteuid() == 0, "mounting needs root")
     def test_outputs_that_cannot_be_uploaded_are_listed_retried_and_dropped(self):
@@ -286,61 +411,6 @@ class Orders(Admin):
         self.assertEqual(self.node.attempts_at("made"), ["cancelled", "success"])
         self.assertEqual(self.lines("partial", "list"), [])
         self.assertIn("made.drv", self.ends_with(self.node.admin("partial", "drop", drv), USAGE).err)
-
-    def test_requests_of_all_clients_are_listed(self):
-        bad, long = self.instantiate('[ (step "bad" "exit 1") (step "long" "sleep 1000") ]')
-        self.start().build(bad)
-        opened = self.node.submit(long)
-        self.builders(self.node)
-        rows = {r["state"]: r for r in self.lines("requests")}
-        self.assertEqual(set(rows), {"failed", "open"})
-        self.assertEqual(rows["open"]["id"], opened)
-        wait_until("its step is counted", lambda: self.lines("requests", "-n", "0")[0]["steps"]["building"] == 1)
-        self.assertRegex(self.order("requests").out, f"{opened} +open .* 0/1 +1 +0 +long")
-
-    def key(self, role):
-        """The file of a new key of that role, which is let in."""
-        file = self.scratch.file(role + ".toml")
-        block = self.order("keygen", role, "--role", role, "--out", file).out
-        with open(os.path.join(self.node.state, "authorized.toml"), "a", encoding="utf-8") as f:
-            f.write("\n" + block)
-        return file
-
-    def test_orders_need_the_key_of_an_admin_and_questions_do_not(self):
-        self.start()
-        drv, = self.instantiate('step "x" "echo > $out"')
-        submitter = ("--key", self.key("submitter"))
-        nothing = "/nix/store/" + "0" * 32 + "-x"
-        for words in (["drain"], ["undrain"], ["gone", nothing], ["kill", self.path_of("allocator")], ["forget-failure", "all"]):
-            with self.subTest(words):
-                done = self.ends_with(self.node.admin(*words, *submitter), UNREACHABLE)
-                self.assertRegex(done.err, "needs role admin, and key submitter has role submitter")
-        for words in (["tree"], ["queue"], ["requests"], ["nodes"], ["partial", "list"], ["attempts"], ["locks"], ["failures"]):
-            with self.subTest(words):
-                self.order(*words, *submitter)
-        self.ends_with(self.node.coppice("explain", drv, *submitter), OK)
-        self.assertFalse(self.lines("nodes")[0]["drained"])
-
-    def test_a_revoked_key_loses_its_live_session_and_is_not_let_in_again(self):
-        self.start()
-        guest = self.key("observer")
-        follower = self.scratch.start(self.node.client("coppice-admin", "events", "-f", "--key", guest))
-        wait_until("it follows", lambda: follower.out())
-        self.assertIn("revoked: observer", self.order("revoke", "observer").out)
-        done = self.ends_with(follower.end(), UNREACHABLE)
-        self.assertIn("this key is not let in any more", done.err)
-        self.ends_with(self.node.admin("nodes", "--key", guest), UNREACHABLE)
-        self.order("nodes")
-        self.assertIn("no key of that name", self.ends_with(self.node.admin("revoke", "observer"), USAGE).err)
-
-    def test_every_command_teaches_by_an_example(self):
-        commands = [["tree"], ["queue"], ["requests"], ["nodes"], ["drain"], ["undrain"], ["gone"], ["partial"], ["partial", "list"],
-                    ["partial", "retry"], ["partial", "drop"], ["attempts"], ["locks"], ["failures"], ["forget-failure"], ["kill"], ["keygen"],
-                    ["invite"], ["revoke"]]
-        for words in commands:
-            with self.subTest(words):
-                done = self.ends_with(self.scratch.run([os.path.join(farm.BIN, "coppice-admin"), *words, "--help"]), OK)
-                self.assertRegex(done.out, r"Examples?:\n +(\S+ )*coppice-admin " + " ".join(words[:1]))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ TEST_CASE("of an actor that waits to be started again the tree says when, and wh
   waiting.state = actor_state::restarting;
   waiting.restart_in_ms = 1'500;
   const auto top = as_tree({waiting, actor("/oak/observatory")});
-  CHECK(tree_lines(top, "oak", 0)[2].find("starts again in 1.5 s (last end: crashed: no disk)") != std::string::npos);
+  CHECK(tree_lines(top, "oak", 0)[2].find("(last end: crashed: no disk) starts again in 1.5 s") != std::string::npos);
   CHECK(tree_json(top)["children"][0]["restart_in_ms"] == 1'500);
 }
 
