@@ -28,7 +28,7 @@ struct settings {
   std::size_t rounds = 7, asks = 3'000, messages = 60'000;
 };
 constexpr std::size_t window = 64;   // requests in flight
-constexpr std::size_t burst = 1'500; // plain messages between two words of the receiver that it has read them
+constexpr std::size_t burst = 800; // plain messages between two words of the receiver that it has read them; fewer than a window
 
 void need(bool well, const char* what) {
   if (!well) throw std::runtime_error(what);
