@@ -187,7 +187,10 @@ struct actor_tree {
 struct kill_actor {
   std::string path;
   bool crash = false; ///< by an exception instead of an exit
-  COPPICE_STRUCT(kill_actor, 1, path, 2, crash)
+  /// The actor's restarts as the tree showed them: one that was restarted since is not ended again, so that an order may be
+  /// said again whose answer died with the actor. None: whoever serves there.
+  std::optional<std::uint64_t> restarts = {};
+  COPPICE_STRUCT(kill_actor, 1, path, 2, crash, 3, restarts)
 };
 
 /// A log's phase and last line, and what a worker is doing; soft, at most one per second and build.

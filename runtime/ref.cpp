@@ -347,6 +347,11 @@ bool directory::kill(const std::string& path, kill_mode how) const {
   return true;
 }
 
+std::uint64_t directory::births(const std::string& path) const {
+  auto ref = find(path);
+  return ref ? as_ref(ref).births() : 0;
+}
+
 std::size_t directory::size() const {
   std::shared_lock lock{shared_->mutex};
   return shared_->refs.size();

@@ -158,6 +158,8 @@ public:
   /// Ends the present incarnation of `path` ahead of its other mail; false if nobody serves there. A handler that
   /// never returns cannot be ended.
   bool kill(const std::string& path, kill_mode how = kill_mode::exit) const;
+  /// Incarnations of that path so far; 0 if it has no name.
+  std::uint64_t births(const std::string& path) const;
   std::size_t size() const;
   /// From now on `hear` is called on supervisors' threads, for each change, and must not block. Before any tree runs.
   void observe(std::function<void(const actor_change&)> hear);

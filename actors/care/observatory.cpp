@@ -34,8 +34,11 @@ observatory_state::interface::behavior_type observatory_state::make_behavior() {
     [this](atom::kill_atom, const caller& who, const kill_actor& k) -> caf::result<ledger::done> {
       rt::log::warn("OBSERVATORY", "actor killed by an operator path={} crash={} key={}", k.path, k.crash, who.name);
       const auto how = k.crash ? rt::kill_mode::crash : rt::kill_mode::exit;
-      for (auto& path : {k.path, "/" + config_.node.value + k.path}) // the root's name may be left out
+      for (auto& path : {k.path, "/" + config_.node.value + k.path}) { // the root's name may be left out
+        auto births = config_.directory->births(path);
+        if (k.restarts && births > *k.restarts + 1) return ledger::done{};
         if (config_.directory->kill(path, how)) return ledger::done{};
+      }
       return make_error(ec::not_found, "no actor serves at '" + k.path + "' now; see `coppice-admin tree`");
     },
     [this](atom::attempts_atom, const caller&, ledger::read_attempts& q) { return pass_on<ledger::attempt_rows>(std::move(q)); },

@@ -129,7 +129,12 @@ expected<void> forget_failure_command(farm& f, const std::string& what, bool jso
 expected<void> kill_command(farm& f, const kill_actor& what, bool json) {
   if (auto path = check(what); !path)
     return fail(ec::invalid, fmt::format("'{}' is no actor's path, such as /lock/ledger; see 'coppice-admin tree'", what.path));
-  auto done = f.ask<ledger::done>("observatory", "kill", what);
+  auto tree = f.ask<actor_tree>("observatory", "tree", get_tree{});
+  if (!tree) return fail(tree.error().code, fmt::format("cannot kill {}: {}", what.path, tree.error().what));
+  auto order = what;
+  for (auto& actor : tree->actors)
+    if (actor.path == what.path || actor.path == "/" + tree->node.value + what.path) order.restarts = actor.restarts;
+  auto done = f.ask<ledger::done>("observatory", "kill", order);
   if (!done) return fail(done.error().code, fmt::format("cannot kill {}: {}", what.path, done.error().what));
   if (json)
     std::cout << json_text({{"path", what.path}, {"crash", what.crash}}) << std::endl;

@@ -127,6 +127,14 @@ public:
     }
     throw std::runtime_error("the request does not end (INV-2)");
   }
+  /// As an operator whose call may be repeated; the actor's restarts afterwards.
+  std::uint64_t kill(const kill_actor& order) {
+    insist<ledger::done>(tree_->observatory, atom::kill_atom::value, caller{"root", role::admin}, order);
+    w.advance(1s);
+    for (auto& s : w.directory.describe())
+      if (s.path == order.path) return s.restarts;
+    throw std::runtime_error("there is no " + order.path);
+  }
   /// What should not be there any more, a line for each; waits a while for it to go.
   std::string left_behind() {
     std::string left;
