@@ -10,6 +10,7 @@ from farm import OK, Hub, wait_until
 from net import Network
 
 HUB, ELM, OAK = 1, 2, 3
+SLOW = 'features = ["slow"]\n'  # what takes long may be built there, and not on the hub
 
 
 class Members(farm.TestCase):
@@ -30,10 +31,6 @@ class Members(farm.TestCase):
         """{name: status} of those that offer themselves."""
         return {row["node"]: row for row in self.hub.admin("nodes", "--json").json()}
 
-    def only_on(self, name, text):
-        """A step that only the machine with that feature takes."""
-        return f'make {{ requiredSystemFeatures = [ "{name}" ]; }} {text}'
-
     def nodes_of(self, name):
         """(node, result) of the attempts at the derivations of that name."""
         return [(a["node"], a["result"]) for a in self.hub.attempts() if farm.drv_name(a["drv"]) == name]
@@ -41,6 +38,15 @@ class Members(farm.TestCase):
     def until_built_at(self, name, node):
         wait_until(f"{name} is being built on {node}", lambda: self.nodes_of(name) == [(node, "running")])
         wait_until("its builder runs", self.sleepers)
+
+    def long_build(self, ask_elm=False):
+        """A member, and the client of a build that runs there until end_sleepers(), each time with another output."""
+        elm = self.member(ELM, "elm", SLOW)
+        drv, = self.instantiate(
+            'make { requiredSystemFeatures = [ "slow" ]; } "long" "date +%N > $out; sleep 100000 || true"')
+        client = (elm if ask_elm else self.hub).build(drv, start=True)
+        self.until_built_at("long", "elm")
+        return elm, client
 
     def test_machines_share_the_work_and_any_of_them_takes_requests(self):
         elm, oak = self.member(ELM, "elm"), self.member(OAK, "oak")
@@ -61,14 +67,11 @@ class Members(farm.TestCase):
         self.promises_kept(self.hub, done)
 
     def test_what_a_member_dies_with_is_built_elsewhere(self):
-        elm = self.member(ELM, "elm", 'features = ["slow"]\n')
-        drv, = self.instantiate(self.only_on("slow", '"long" "echo > $out; sleep 100000 || true"'))
-        client = self.hub.build(drv, start=True)
-        self.until_built_at("long", "elm")
+        elm, client = self.long_build()
         builders = self.builders(elm)
         elm.kill()
         self.builders_gone(builders)
-        oak = self.member(OAK, "oak", 'features = ["slow"]\n')
+        oak = self.member(OAK, "oak", SLOW)
         wait_until("it is built on oak", lambda: ("oak", "running") in self.nodes_of("long"))
         wait_until("its builder runs", self.sleepers)
         self.end_sleepers()
@@ -78,10 +81,7 @@ class Members(farm.TestCase):
         self.promises_kept(self.hub)
 
     def test_a_member_that_is_started_again_at_once_gives_its_locks_back(self):
-        elm = self.member(ELM, "elm", 'features = ["slow"]\n')
-        drv, = self.instantiate(self.only_on("slow", '"long" "echo > $out; sleep 100000 || true"'))
-        client = self.hub.build(drv, start=True)
-        self.until_built_at("long", "elm")
+        elm, client = self.long_build()
         builders = self.builders(elm)
         elm.kill()
         self.builders_gone(builders)
@@ -92,10 +92,7 @@ class Members(farm.TestCase):
         self.ends_with(client.end(), OK)
 
     def test_members_go_on_building_while_the_hub_is_dead_and_hand_in_what_they_built(self):
-        elm = self.member(ELM, "elm", 'features = ["slow"]\n')
-        drv, = self.instantiate(self.only_on("slow", '"long" "echo > $out; sleep 100000 || true"'))
-        client = elm.start_coppice("build", drv, "--no-link", "--no-fetch")
-        self.until_built_at("long", "elm")
+        elm, client = self.long_build(ask_elm=True)
         self.hub.kill()
         self.end_sleepers()  # it ends while nobody is there to be told
         wait_until("no builder is left", lambda: not self.sleepers())
@@ -106,10 +103,7 @@ class Members(farm.TestCase):
         self.promises_kept(self.hub)
 
     def test_a_cable_that_is_cut_and_mended_in_time_costs_nothing(self):
-        elm = self.member(ELM, "elm", 'features = ["slow"]\n')
-        drv, = self.instantiate(self.only_on("slow", '"long" "echo > $out; sleep 100000 || true"'))
-        client = self.hub.build(drv, start=True)
-        self.until_built_at("long", "elm")
+        elm, client = self.long_build()
         self.net.cut(HUB, ELM)
         wait_until("the hub notices", lambda: "node lost name=elm" in self.hub.daemon.err())
         self.end_sleepers()
@@ -121,12 +115,9 @@ class Members(farm.TestCase):
         self.promises_kept(self.hub)
 
     def test_what_a_member_says_after_it_stood_still_for_longer_than_its_lease_is_void(self):
-        elm = self.member(ELM, "elm", 'features = ["slow"]\n')
-        drv, = self.instantiate(self.only_on("slow", '"long" "date +%N > $out; sleep 100000 || true"'))
-        client = self.hub.build(drv, start=True)
-        self.until_built_at("long", "elm")
+        elm, client = self.long_build()
         elm.pause()
-        oak = self.member(OAK, "oak", 'features = ["slow"]\n')
+        oak = self.member(OAK, "oak", SLOW)
         wait_until("it is being built on oak", lambda: self.nodes_of("long") == [("elm", "infra"), ("oak", "running")])
         wait_until("both builders run", lambda: len(self.sleepers()) == 2)
         elm.resume()
@@ -141,7 +132,7 @@ class Members(farm.TestCase):
         self.promises_kept(self.hub)
 
     def test_a_machine_whose_key_is_revoked_builds_no_more(self):
-        self.member(ELM, "elm", 'features = ["slow"]\n')
+        self.member(ELM, "elm", SLOW)
         self.ends_with(self.hub.admin("revoke", "elm"), OK)
         wait_until("it offers nothing", lambda: "node lost name=elm" in self.hub.daemon.err())
         drv, = self.instantiate('step "a" "echo > $out"')

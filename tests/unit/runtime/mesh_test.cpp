@@ -110,6 +110,14 @@ struct world {
     wires.dial(*birch, *alder, alder->admit("birch"));
     REQUIRE(run([&] { return alder->mesh->reaches({"birch"}) && birch->mesh->reaches({"alder"}); }));
   }
+  /// The handle that alder has of a pool on birch, connected; and how many jobs that pool was told of.
+  std::pair<assignee_actor, std::shared_ptr<std::atomic<int>>> pool_of_birch() {
+    auto taken = std::make_shared<std::atomic<int>>(0);
+    start<picky_pool>(*birch, "pool", taken);
+    birch->mesh->expose<assignee_actor>("/birch/pool");
+    connect();
+    return {alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool"), taken};
+  }
   bool run(const std::function<bool()>& done) { return wires.run_until({&*alder, &*birch}, done); }
   /// Starts an actor at /NODE/LABEL.
   template <class State, class... Ts>
@@ -143,11 +151,7 @@ struct world {
 
 TEST_CASE("an actor of another node answers like one's own") {
   world w;
-  auto taken = std::make_shared<std::atomic<int>>(0);
-  w.start<picky_pool>(*w.birch, "pool", taken);
-  w.birch->mesh->expose<assignee_actor>("/birch/pool");
-  w.connect();
-  auto pool = w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool");
+  auto [pool, taken] = w.pool_of_birch();
   CHECK(w.ask(pool, some_job(2)).answer == true);
   CHECK(w.ask(pool, some_job(3)).answer == false);
   CHECK(*taken == 2);
@@ -156,11 +160,7 @@ TEST_CASE("an actor of another node answers like one's own") {
 
 TEST_CASE("errors of an actor of another node arrive as they are") {
   world w;
-  auto taken = std::make_shared<std::atomic<int>>(0);
-  w.start<picky_pool>(*w.birch, "pool", taken);
-  w.birch->mesh->expose<assignee_actor>("/birch/pool");
-  w.connect();
-  auto pool = w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool");
+  auto [pool, taken] = w.pool_of_birch();
   auto j = some_job(2);
   j.aterm = std::string("short");
   auto refused = w.ask(pool, j);
@@ -197,15 +197,11 @@ TEST_CASE("a call to a node that nobody is connected with fails at once") {
 
 TEST_CASE("open calls fail when the other node is silent for too long, and monitors fire") {
   world w;
-  auto taken = std::make_shared<std::atomic<int>>(0);
-  w.start<picky_pool>(*w.birch, "pool", taken);
-  w.birch->mesh->expose<assignee_actor>("/birch/pool");
-  w.connect();
-  auto pool = w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool");
+  auto [pool, taken] = w.pool_of_birch();
   caf::scoped_actor watcher{*w.system};
   watcher->monitor(pool);
-  auto o = w.ask(pool, some_job(99), [&] {
-    w.wires.run_until({&*w.alder, &*w.birch}, [&] { return *taken == 1; });
+  auto o = w.ask(pool, some_job(99), [&, seen = taken] {
+    w.wires.run_until({&*w.alder, &*w.birch}, [&] { return *seen == 1; });
     w.wires.cut(*w.alder, *w.birch);
     w.wires.passed += 10s;
   });
@@ -222,11 +218,8 @@ TEST_CASE("open calls fail when the other node is silent for too long, and monit
 
 TEST_CASE("a call that is never answered ends in time") {
   world w{rt::mesh_options{.call_timeout = 50ms}};
-  auto taken = std::make_shared<std::atomic<int>>(0);
-  w.start<picky_pool>(*w.birch, "pool", taken);
-  w.birch->mesh->expose<assignee_actor>("/birch/pool");
-  w.connect();
-  auto o = w.ask(w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool"), some_job(99));
+  auto [pool, taken] = w.pool_of_birch();
+  auto o = w.ask(pool, some_job(99));
   REQUIRE(o.failed);
   CHECK(o.failed->code == ec::deadline);
   CHECK(w.alder->mesh->open() == 0);
@@ -306,11 +299,7 @@ TEST_CASE("only what is exposed can be called, and only a node's own actors can 
 
 TEST_CASE("what a silent node does not read is refused as congested, and flows again when it reads") {
   world w;
-  auto taken = std::make_shared<std::atomic<int>>(0);
-  w.start<picky_pool>(*w.birch, "pool", taken);
-  w.birch->mesh->expose<assignee_actor>("/birch/pool");
-  w.connect();
-  auto pool = w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool");
+  auto [pool, taken] = w.pool_of_birch();
   caf::scoped_actor self{*w.system};
   // nobody carries frames meanwhile
   for (std::size_t i = 0; i < rt::send_window::messages_max; ++i)
@@ -319,6 +308,6 @@ TEST_CASE("what a silent node does not read is refused as congested, and flows a
   ec code = ec::none;
   asked.receive([](bool) {}, [&](caf::error& e) { code = from_caf(e).code; });
   CHECK(code == ec::congested);
-  REQUIRE(w.run([&] { return *taken == static_cast<int>(rt::send_window::messages_max); }));
+  REQUIRE(w.run([seen = taken] { return *seen == static_cast<int>(rt::send_window::messages_max); }));
   CHECK(w.ask(pool, some_job(2)).answer == true);
 }
