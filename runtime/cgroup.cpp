@@ -22,9 +22,12 @@ bool put(const std::string& path, const std::string& text) {
   return fd && ::write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
 }
 
+/// Empty if it cannot be read: the group may be gone, also between open and read, where a bare streambuf throws.
 std::string get(const std::string& path) {
   std::ifstream in{path};
-  return {std::istreambuf_iterator<char>{in}, {}};
+  std::string text;
+  std::getline(in, text, '\0');
+  return text;
 }
 
 std::int64_t get_number(const std::string& path) {

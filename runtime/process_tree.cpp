@@ -22,7 +22,8 @@ struct process {
 /// From /proc/PID/stat; its second field, the name, may contain anything.
 bool read_process(const std::string& pid, process& p) {
   std::ifstream in{"/proc/" + pid + "/stat"};
-  std::string line{std::istreambuf_iterator<char>{in}, {}};
+  std::string line; // empty if the process has gone since: a bare streambuf would throw
+  std::getline(in, line, '\0');
   const auto name_end = line.rfind(')');
   if (name_end == line.npos) return false;
   std::istringstream fields{line.substr(name_end + 1)};

@@ -400,6 +400,23 @@ TEST_CASE("a control group's daemons die with their build") {
   CHECK(root.sweep());
 }
 
+TEST_CASE("a control group that is gone when its files are read has nothing in it, and ends nobody") {
+  // a directory in place of a file can be opened, and not be read: as a file of a group that was removed meanwhile
+  std::string dir = (std::filesystem::temp_directory_path() / "coppice-cgroup-XXXXXX").string();
+  REQUIRE(mkdtemp(dir.data()) != nullptr);
+  for (std::string name : {"cgroup.procs", "cpu.stat", "cpuacct.stat", "cpuacct.usage_user", "cpuacct.usage_sys",
+                           "memory.current", "memory.peak", "memory.events", "memory.usage_in_bytes",
+                           "memory.max_usage_in_bytes", "memory.oom_control", "pids.events"})
+    std::filesystem::create_directory(dir + "/" + name);
+  {
+    cgroup group{{dir}, {}};
+    group.kill();
+    CHECK(group.usage().memory_bytes == 0);
+    CHECK_FALSE(group.usage().oom);
+  }
+  std::filesystem::remove_all(dir);
+}
+
 TEST_CASE("a fork bomb reaches its limit of processes and is killed") {
   cgroup_root root{"test-" + std::to_string(::getpid())};
   auto group = root.make("build-2", {0, 30});
