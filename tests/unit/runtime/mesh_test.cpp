@@ -140,7 +140,7 @@ struct world {
     bool begun = false;
     REQUIRE(run([&] {
       if (meanwhile && !std::exchange(begun, true)) meanwhile();
-      return self->mailbox().size() > 0 || !self->mailbox().empty();
+      return !self->mailbox().empty();
     }));
     handle.receive([&](bool x) { o.answer = x; }, [&](caf::error& e) { o.failed = from_caf(e); });
     return o;
