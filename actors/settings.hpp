@@ -20,6 +20,15 @@ struct reserve_settings {
   COPPICE_STRUCT(reserve_settings, 1, memory_bytes, 2, disk_bytes, 3, memory_free_min, 4, disk_free_min)
 };
 
+/// From which pressure on the machine on no further build starts, until it is well below again. 0: none is too much.
+struct pressure_settings {
+  std::uint32_t cpu = 0;     ///< percent of time in which somebody waits for a CPU: builds get slower, and none fails
+  std::uint32_t memory = 30; ///< percent of time in which nobody gets on for want of memory
+  std::uint32_t io = 0;      ///< likewise, of the disks
+  std::uint32_t load = 0;    ///< runnable tasks for each CPU, times 100; looked at where the kernel has no PSI
+  COPPICE_STRUCT(pressure_settings, 1, cpu, 2, memory, 3, io, 4, load)
+};
+
 /// Limits of builds; those of one build end it in a failure class of their own. 0: none.
 struct limit_settings {
   std::chrono::milliseconds timeout{0};   ///< in all; 0: none
@@ -34,9 +43,10 @@ struct limit_settings {
   bool cgroups = true; ///< false: memory and processes are watched and limited without control groups
   std::uint32_t io_jobs = 4; ///< builds at once that wait for network or disk, beside max_jobs; at least 1
   reserve_settings reserve;
+  pressure_settings pressure;
   COPPICE_STRUCT(limit_settings, 1, timeout, 2, max_silent, 3, log_bytes_max, 4, nar_bytes_max, 5, kill_grace, 6,
                  memory_bytes_max, 7, processes_max, 8, disk_bytes_max, 9, files_max, 10, cgroups, 11, io_jobs, 12,
-                 reserve)
+                 reserve, 13, pressure)
 };
 
 /// Binary caches of others, asked before anything is built.
@@ -72,6 +82,7 @@ struct node_settings {
   std::uint32_t cores = 1;               ///< NIX_BUILD_CORES of a build; 0: all CPUs
   std::vector<std::string> systems;      ///< empty: this machine's
   std::vector<std::string> features{"big-parallel", "nixos-test", "benchmark"}; ///< system features it offers
+  std::vector<std::string> mandatory_features; ///< likewise, and it takes only jobs that require all of these
   std::vector<std::string> sandbox_paths; ///< host directories to bind read-only, "DST=SRC" or a path, "?" if optional
   std::string store_dir = "";            ///< empty: in the state directory; "/nix/store": the machine's own store
   std::uint32_t threads = 0;             ///< for hashing and files; 0: one per CPU
@@ -86,7 +97,7 @@ struct node_settings {
   COPPICE_STRUCT(node_settings, 1, node, 2, state_dir, 3, listen, 4, http, 5, log_level, 6, max_jobs, 7, cores, 8,
                  systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits, 15,
                  http_url, 16, upstream, 17, failures, 18, hub, 19, hub_key, 20, secret_key,
-                 21, hub_node)
+                 21, hub_node, 22, mandatory_features)
 };
 
 } // namespace coppice::actors

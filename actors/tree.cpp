@@ -340,11 +340,15 @@ void planting::work() {
   c.slots = parts_.slots;
   c.io_slots = std::max(1u, parts_.settings.limits.io_jobs);
   c.reserve = parts_.settings.limits.reserve;
+  c.pressure = parts_.settings.limits.pressure;
   c.limits_kept = limits_kept_by(*parts_.cgroups, parts_.settings.limits);
   c.disks = {parts_.state_dir, parts_.local->real_dir()};
   c.drain_mark = parts_.state_dir / "drained";
   c.systems = parts_.systems;
   c.features = parts_.settings.features;
+  c.mandatory_features = parts_.settings.mandatory_features;
+  c.features.insert(c.features.end(), c.mandatory_features.begin(), c.mandatory_features.end());
+  c.version = parts_.version;
   c.directory = &dir_;
   c.workers_path = workers_sup_.path();
   c.uploads_path = uploads_sup_.path();
@@ -354,6 +358,7 @@ void planting::work() {
   allocators.push_back(member() ? hub<offers_actor>("/coord/allocator") : offers_actor{*allocator_});
   work_sup_.child_with<worker_pool_state>("worker-pool", busy_child_, c, peers, std::move(allocators),
                                           workers_sup_.handle());
+  if (member()) expose<machine_actor>("/work/worker-pool");
 }
 
 void planting::inspect() {
@@ -364,6 +369,11 @@ void planting::inspect() {
   c.blobs = parts_.blobs;
   c.pool = parts_.pool;
   c.clock = parts_.clock;
+  c.node = parts_.me.node;
+  if (parts_.mesh)
+    c.machine_of = [mesh = parts_.mesh](const node_id& node) {
+      return mesh->remote<machine_actor>(node, "/" + node.value + "/work/worker-pool");
+    };
   inspector_ = root_.child<inspector_state>("inspector", c, inspector_state::peers{ledger_, *allocator_, pool_});
 }
 

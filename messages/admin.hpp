@@ -67,7 +67,9 @@ struct get_nodes {
 struct node_status {
   offer what;
   std::int64_t heard_ms = 0; ///< ago: the offer is as old
-  COPPICE_STRUCT(node_status, 1, what, 2, heard_ms)
+  bool online = true;        ///< false: it offers nothing any more, and is given nothing
+  std::int64_t since_ms = 0; ///< it has been so
+  COPPICE_STRUCT(node_status, 1, what, 2, heard_ms, 3, online, 4, since_ms)
 };
 struct node_statuses {
   std::vector<node_status> rows;
@@ -77,7 +79,7 @@ struct node_statuses {
 /// What runs on the machine is finished and uploaded, and it takes no more until it is undrained; remembered over
 /// restarts.
 struct drain_node {
-  node_id node; ///< empty: the one that is asked
+  node_id node; ///< empty: the one with the ledger
   bool drained = true;
   std::string why; ///< for people; at most drain_why_bytes_max
   COPPICE_STRUCT(drain_node, 1, node, 2, drained, 3, why)
@@ -100,20 +102,29 @@ struct partial_output {
   std::string doing; ///< of its STORE_UPLOADER; empty if there is none now
   COPPICE_STRUCT(partial_output, 1, key, 2, token, 3, drv, 4, node, 5, outputs, 6, nar_bytes, 7, doing)
 };
+/// A machine, and why it does not do what is asked of it.
+struct machine_reason {
+  node_id node;
+  std::string why;
+  COPPICE_STRUCT(machine_reason, 1, node, 2, why)
+};
 struct partial_outputs {
-  std::vector<partial_output> rows; ///< by inhash
-  COPPICE_STRUCT(partial_outputs, 1, rows)
+  std::vector<partial_output> rows;   ///< by inhash
+  std::vector<machine_reason> silent; ///< machines that did not answer: what they keep is not among the rows
+  COPPICE_STRUCT(partial_outputs, 1, rows, 2, silent)
 };
 /// Upload now instead of after the pause.
 struct retry_partial {
   inhash key;
-  COPPICE_STRUCT(retry_partial, 1, key)
+  node_id node = {}; ///< that keeps them; empty: the one with the ledger
+  COPPICE_STRUCT(retry_partial, 1, key, 2, node)
 };
 /// Give up the built outputs, so that somebody may build them again; `stale` if the token is not the one they have.
 struct drop_partial {
   inhash key;
   fence token;
-  COPPICE_STRUCT(drop_partial, 1, key, 2, token)
+  node_id node = {}; ///< as above
+  COPPICE_STRUCT(drop_partial, 1, key, 2, token, 3, node)
 };
 
 /// The store has lost this path, whatever it says: nothing is answered with it any more, and whoever needs it has it
@@ -172,16 +183,11 @@ struct placing_query {
   bool io_bound = false;
   COPPICE_STRUCT(placing_query, 1, key, 2, system, 3, features, 4, io_bound)
 };
-struct machine_reason {
-  node_id node;
-  std::string why; ///< it does not take it now; empty if it could
-  COPPICE_STRUCT(machine_reason, 1, node, 2, why)
-};
 struct placing {
   std::optional<queued_job> job;        ///< if it waits for a machine
   std::uint64_t total = 0;              ///< that wait for the same kind of slot
   std::vector<queued_job> ahead;        ///< the first of those before it, at most explained_rows_max
-  std::vector<machine_reason> machines; ///< all of them
+  std::vector<machine_reason> machines; ///< all of them; no reason: it could take it now
   COPPICE_STRUCT(placing, 1, job, 2, total, 3, ahead, 4, machines)
 };
 

@@ -25,6 +25,10 @@ expected<void> check_limit(std::uint32_t limit, std::string_view field) {
   return {};
 }
 
+bool is_node_name(const node_id& node) {
+  return node.value.size() <= node_name_bytes_max && is_printable(node.value);
+}
+
 expected<void> check_root(const request_root& root) {
   if (!root.drv.is_derivation()) return bad("submit_request: root {} is not a derivation", root.drv.base_name());
   if (root.outputs.size() > outputs_per_root_max) {
@@ -151,7 +155,7 @@ expected<void> check(const get_nodes&) {
 }
 
 expected<void> check(const drain_node& m) {
-  if (m.node.value.size() > node_name_bytes_max || !is_printable(m.node.value)) {
+  if (!is_node_name(m.node)) {
     return bad("drain_node: node is no printable text of at most {} bytes", node_name_bytes_max);
   }
   if (m.why.size() > drain_why_bytes_max || !is_printable(m.why)) {
@@ -166,11 +170,13 @@ expected<void> check(const get_partials& m) {
 
 expected<void> check(const retry_partial& m) {
   if (m.key.empty()) return bad("retry_partial: key is empty");
+  if (!is_node_name(m.node)) return bad("retry_partial: node is no printable text of at most {} bytes", node_name_bytes_max);
   return {};
 }
 
 expected<void> check(const drop_partial& m) {
   if (m.key.empty()) return bad("drop_partial: key is empty");
+  if (!is_node_name(m.node)) return bad("drop_partial: node is no printable text of at most {} bytes", node_name_bytes_max);
   return {};
 }
 

@@ -47,9 +47,9 @@ expected<void> check(const watch_ledger& m) {
 
 expected<void> check(const offer& m) {
   if (auto ok = check_node(m.node, "offer: node"); !ok) return ok;
-  if (m.systems.size() > names_per_offer_max || m.features.size() > names_per_offer_max)
-    return bad("offer: {} systems and {} features, at most {} each are allowed", m.systems.size(), m.features.size(),
-               names_per_offer_max);
+  for (auto* names : {&m.systems, &m.features, &m.mandatory_features})
+    if (names->size() > names_per_offer_max)
+      return bad("offer: {} systems or features, at most {} are allowed", names->size(), names_per_offer_max);
   if (m.slots > slots_max || m.io_slots > slots_max || m.slots_free > m.slots || m.io_slots_free > m.io_slots)
     return bad("offer: {} of {} slots and {} of {} I/O slots free", m.slots_free, m.slots, m.io_slots_free, m.io_slots);
   return {};
@@ -58,6 +58,11 @@ expected<void> check(const offer& m) {
 expected<void> check(const job& m) {
   if (m.key.empty()) return bad("job: key is empty");
   if (!m.drv.is_derivation()) return bad("job: {} is not a derivation", m.drv.base_name());
+  return {};
+}
+
+expected<void> check(const partial_outputs& m) {
+  if (m.rows.size() > rows_max) return bad("partial_outputs: {} rows, at most {} are allowed", m.rows.size(), rows_max);
   return {};
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "messages/admin.hpp"
 #include "messages/client.hpp"
 #include "messages/ledger.hpp"
 #include "messages/pipeline.hpp"
@@ -18,6 +19,7 @@ expected<void> check(const ledger::done& m);
 expected<void> check(const watch_ledger& m);
 expected<void> check(const offer& m);
 expected<void> check(const job& m);
+expected<void> check(const partial_outputs& m);
 expected<void> check(const step_progress& m);
 expected<void> check(const get_ticket& m);
 expected<void> check(const upload_ticket& m);

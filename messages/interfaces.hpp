@@ -169,12 +169,8 @@ using assignee_actor = caf::typed_actor<
   /// Start a WORKER for this job; false if it has one already; overloaded if no slot is free now.
   replies_to<atom::assign_atom, job>::with<bool>>;
 
-/// Offers this machine's free slots and turns an assignment into a WORKER.
-using worker_pool_actor = assignee_actor::extend<
-  /// From WORKER, at birth and every second: it is here, under this nonce, holds a slot or not, and is io_bound or not.
-  reacts_to<atom::open_atom, inhash, nonce, bool, bool, lock_watcher_actor>,
-  /// From WORKER: its slot is free from now on.
-  reacts_to<atom::ended_atom, inhash, fence>,
+/// What INSPECTORs of any node may say to a WORKER_POOL.
+using machine_actor = caf::typed_actor<
   /// Take no more work from now on, or take it again. Answered when that is remembered and offered.
   replies_to<atom::drain_atom, drain_node>::with<ledger::done>,
   /// What is built here and not committed.
@@ -182,7 +178,14 @@ using worker_pool_actor = assignee_actor::extend<
   /// Upload it now; not_found if nothing here waits to try again.
   replies_to<atom::retry_atom, retry_partial>::with<ledger::done>,
   /// Give it up; not_found or stale if it is not there under this token.
-  replies_to<atom::drop_atom, drop_partial>::with<ledger::done>,
+  replies_to<atom::drop_atom, drop_partial>::with<ledger::done>>;
+
+/// Offers this machine's free slots and turns an assignment into a WORKER.
+using worker_pool_actor = assignee_actor::extend_with<machine_actor>::extend<
+  /// From WORKER, at birth and every second: it is here, under this nonce, holds a slot or not, and is io_bound or not.
+  reacts_to<atom::open_atom, inhash, nonce, bool, bool, lock_watcher_actor>,
+  /// From WORKER: its slot is free from now on.
+  reacts_to<atom::ended_atom, inhash, fence>,
   // INTERNAL: it was written down whether the machine is drained, or not, and measured
   reacts_to<atom::drain_atom, std::uint64_t, machine_room, caf::error>,
   // INTERNAL: the journal of kept outputs was read, or not
@@ -397,6 +400,8 @@ using inspector_actor = caf::typed_actor<
   replies_to<atom::gone_atom, caller, mark_gone>::with<path_info>,
   /// Why it is not built yet.
   replies_to<atom::explain_atom, caller, explain_query>::with<explanation>,
+  // INTERNAL: who has not answered this question by now is waited for no longer
+  reacts_to<atom::tick_atom, std::uint64_t>,
   // INTERNAL: a piece of blocking work ended, or not
   reacts_to<atom::done_atom, std::uint64_t, caf::error>>;
 

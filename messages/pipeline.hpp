@@ -60,13 +60,22 @@ struct upload_ticket {
   COPPICE_STRUCT(upload_ticket, 1, url, 2, ticket)
 };
 
+/// How much the work on a machine is held up, in percent of the last ten seconds; 0 where the kernel does not say.
+struct machine_pressure {
+  std::uint32_t cpu = 0;    ///< somebody waited for a CPU
+  std::uint32_t memory = 0; ///< nobody got on, for want of memory
+  std::uint32_t io = 0;     ///< likewise, of the disks
+  std::uint32_t load = 0;   ///< no time: runnable tasks for each CPU, times 100, over the last minute
+  COPPICE_STRUCT(machine_pressure, 1, cpu, 2, memory, 3, io, 4, load)
+};
 /// What a machine has left for builds.
 struct machine_room {
   std::uint64_t memory_bytes = 0;           ///< all it has
   std::uint64_t memory_available_bytes = 0; ///< without swapping
   std::uint64_t disk_free_bytes = 0;        ///< on the fuller of the file systems of the store and of the state
   std::string drained = {};                 ///< why an operator wants it to take no more; empty: he does not
-  COPPICE_STRUCT(machine_room, 1, memory_bytes, 2, memory_available_bytes, 3, disk_free_bytes, 4, drained)
+  machine_pressure pressure = {};
+  COPPICE_STRUCT(machine_room, 1, memory_bytes, 2, memory_available_bytes, 3, disk_free_bytes, 4, drained, 5, pressure)
 };
 
 /// WORKER_POOL -> ALLOCATOR, repeated: what this machine can take now.
@@ -81,8 +90,11 @@ struct offer {
   std::uint32_t io_slots = 0;
   std::string short_of = {};       ///< why slots that nothing runs in are not offered, e.g. for want of disk; or empty
   machine_room room = {};          ///< as it was last measured
+  std::vector<std::string> mandatory_features = {}; ///< it takes only jobs that require all of these
+  std::string version = {};        ///< of its software
+  std::uint32_t busy = 0, io_busy = 0; ///< slots in which something runs
   COPPICE_STRUCT(offer, 1, node, 2, incarnation, 3, slots_free, 4, slots, 5, systems, 6, features, 7, io_slots_free, 8,
-                 io_slots, 9, short_of, 10, room)
+                 io_slots, 9, short_of, 10, room, 11, mandatory_features, 12, version, 13, busy, 14, io_busy)
 };
 /// GRAPH -> ALLOCATOR: the job is no longer wanted from this graph.
 struct withdraw {

@@ -193,10 +193,12 @@ void sessions::dispatch(session& s, const envelope& head, const caller& who, std
   }
   const auto whom = s.node.empty() || head.whom.empty() ? who : on_behalf(head, s.node);
   expected<caf::message> message;
-  auto to = exposed_->find(head.target, head.method, whom);
-  if (to) message = to->method.decode(whom, body);
-  if (!to && to.error().code == ec::no_such_target && options_.relayed.contains(head.target))
-    to = relay(head, whom, body, *message);
+  const auto [node, target] = addressed(head.target);
+  const bool ours = node == options_.peers.node;
+  auto to = ours ? exposed_->find(target, head.method, whom) : relay(node, target, head, whom, body, *message);
+  if (to && ours) message = to->method.decode(whom, body);
+  if (!to && ours && to.error().code == ec::no_such_target && options_.relayed.contains(target))
+    to = relay(options_.relay_to, target, head, whom, body, *message);
   if (!to) {
     if (to.error().code == ec::forbidden) ++counters_->forbidden;
     return no(to.error());
@@ -214,12 +216,23 @@ caller sessions::on_behalf(const envelope& head, const node_id& from) {
   return {head.whom.substr(0, key_name_bytes_max) + "@" + from.value, static_cast<coppice::role>(role)};
 }
 
-expected<registry::found> sessions::relay(const envelope& head, const caller& who, std::string_view body,
-                                          caf::message& message) {
-  if (!mesh_->reaches(options_.relay_to))
-    return fail(ec::unavailable, options_.relay_to.value + ", which keeps the ledger of this farm, cannot be reached just now");
-  message = caf::make_message(relay_v, relayed_words{head.target, head.method, std::string{body}, who});
-  return registry::found{mesh_->relay(options_.relay_to), {role::observer, nullptr, relay_methods()[0].encode_answer}};
+std::pair<node_id, std::string> sessions::addressed(const std::string& target) const {
+  const auto slash = target.find('/');
+  if (slash == target.npos) return {options_.peers.node, target};
+  return {node_id{target.substr(0, slash)}, target.substr(slash + 1)};
+}
+
+// A member knows its hub alone, which knows all others. The hub sends nothing back, so nothing goes round in circles.
+expected<registry::found> sessions::relay(const node_id& node, const std::string& target, const envelope& head,
+                                          const caller& who, std::string_view body, caf::message& message) {
+  const bool reached = mesh_ && mesh_->reaches(node);
+  const auto& via = reached ? node : options_.relay_to;
+  if (!reached && (via.empty() || via == node || !mesh_ || !mesh_->reaches(via)))
+    return fail(ec::unavailable, via.empty() ? "no machine " + node.value.substr(0, 100) + " is connected to " + options_.peers.node.value
+                                             : via.value + ", which keeps the ledger of this farm, cannot be reached just now");
+  message = caf::make_message(
+      relay_v, relayed_words{reached ? target : node.value + "/" + target, head.method, std::string{body}, who});
+  return registry::found{mesh_->relay(via), {role::observer, nullptr, relay_methods()[0].encode_answer}};
 }
 
 void sessions::on_words(session& s, const envelope& head, const node_id& from, std::string_view body, instant now) {

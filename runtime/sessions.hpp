@@ -93,7 +93,11 @@ private:
   void dispatch(session& s, const envelope& head, const caller& who, std::string_view body, instant now);
   /// Of a client of the node `from`, which vouches for it: what is not a node's to say stays forbidden.
   static caller on_behalf(const envelope& head, const node_id& from);
-  expected<registry::found> relay(const envelope& head, const caller& who, std::string_view body, caf::message& message);
+  /// "elm/observatory" is that of elm, "observatory" this node's own.
+  std::pair<node_id, std::string> addressed(const std::string& target) const;
+  /// On its way to that node, if need be through the one that is relayed to.
+  expected<registry::found> relay(const node_id& node, const std::string& target, const envelope& head, const caller& who,
+                                  std::string_view body, caf::message& message);
   void on_words(session& s, const envelope& head, const node_id& from, std::string_view body, instant now);
   bool on_opened(table::iterator i, const peer::opened& said, const caller& who);
   void count_bad(const std::string& key, std::string_view why, instant now);

@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <fstream>
 #include <limits>
+#include <thread>
 
 namespace coppice::actors {
 namespace {
@@ -30,11 +32,44 @@ std::string shortage(const char* what, std::uint64_t free, std::uint64_t reserve
          " besides (limits.reserve." + floor_setting + ")";
 }
 
+/// The percentage behind "some avg10=" or "full avg10="; none if the file or the line is not there.
+std::optional<std::uint32_t> stalled(const std::filesystem::path& file, std::string_view kind) {
+  std::ifstream in{file};
+  for (std::string word, value; in >> word >> value; std::getline(in, word))
+    if (word == kind && value.starts_with("avg10=")) {
+      const auto number = std::strtod(value.c_str() + 6, nullptr); // LC_NUMERIC is C: nobody sets a locale
+      return static_cast<std::uint32_t>(std::clamp(number, 0.0, 100.0));
+    }
+  return {};
+}
+
 } // namespace
+
+void pressure_door::on_measured(const machine_pressure& now) {
+  struct gauge {
+    std::uint32_t is, limit;
+    const char *words, *setting;
+  };
+  const gauge all[] = {
+      {now.memory, limits_.memory, "% of the time nothing gets on for want of memory", "memory"},
+      {now.io, limits_.io, "% of the time nothing gets on for want of the disks", "io"},
+      {now.cpu, limits_.cpu, "% of the time something waits for a CPU", "cpu"},
+      {now.load, limits_.load, "/100 tasks for each CPU want to run", "load"},
+  };
+  const auto closes_at = shut_.empty() ? 100 : open_percent;
+  shut_.clear();
+  for (const auto& g : all)
+    if (g.limit > 0 && std::uint64_t{g.is} * 100 >= std::uint64_t{g.limit} * closes_at) {
+      shut_ = "is under pressure: " + std::to_string(g.is) + g.words + " (limits.pressure." + g.setting + " = " +
+              std::to_string(g.limit) + ")";
+      return;
+    }
+}
 
 room::fit room::fits(std::uint32_t running) const {
   if (!now_) return {};
   if (!now_->drained.empty()) return {0, "is drained: " + now_->drained};
+  if (!door_.shut().empty()) return {0, door_.shut()};
   const auto memory = more(now_->memory_available_bytes, reserve_.memory_free_min, reserve_.memory_bytes, running);
   const auto disk = more(now_->disk_free_bytes, reserve_.disk_free_min, reserve_.disk_bytes, running);
   fit f{std::min(memory, disk), {}};
@@ -43,6 +78,22 @@ room::fit room::fits(std::uint32_t running) const {
                               : shortage("memory", now_->memory_available_bytes, reserve_.memory_bytes, "memory_bytes",
                                          reserve_.memory_free_min, "memory_free_min");
   return f;
+}
+
+machine_pressure measure_pressure(const std::filesystem::path& proc) {
+  machine_pressure p;
+  const auto cpu = stalled(proc / "pressure/cpu", "some"); // "full" says nothing of CPUs: whoever has one gets on
+  if (cpu) {
+    p.cpu = *cpu;
+    p.memory = stalled(proc / "pressure/memory", "full").value_or(0);
+    p.io = stalled(proc / "pressure/io", "full").value_or(0);
+    return p;
+  }
+  constexpr double load_max = 1e6;
+  double load = 0;
+  if (std::ifstream{proc / "loadavg"} >> load)
+    p.load = static_cast<std::uint32_t>(std::clamp(100 * load / std::max(1u, std::thread::hardware_concurrency()), 0.0, load_max));
+  return p;
 }
 
 expected<machine_room> measure_room(const std::vector<std::filesystem::path>& disks,
@@ -63,6 +114,7 @@ expected<machine_room> measure_room(const std::vector<std::filesystem::path>& di
       return tl::unexpected(store::system_error(errno, "cannot ask the file system of " + disk.string()));
     r.disk_free_bytes = std::min<std::uint64_t>(r.disk_free_bytes, s.f_bavail * s.f_frsize);
   }
+  r.pressure = measure_pressure();
   auto mark = store::read_file(drain_mark, drain_mark_bytes_max);
   if (!mark && mark.error().code == ec::missing) return r;
   // a mark that cannot be read is there all the same

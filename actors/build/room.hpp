@@ -10,6 +10,22 @@
 
 namespace coppice::actors {
 
+/// Whether the machine is so busy that a further build would only hold up those that run. Shut from one of the settings
+/// on, and open again when all are below open_percent of theirs, so that it does not swing.
+class pressure_door {
+public:
+  static constexpr std::uint32_t open_percent = 75;
+
+  explicit pressure_door(const pressure_settings& limits) : limits_(limits) {}
+  void on_measured(const machine_pressure& now);
+  /// Empty if it is open, else why not, in words that follow the machine's name.
+  const std::string& shut() const { return shut_; }
+
+private:
+  pressure_settings limits_;
+  std::string shut_;
+};
+
 /// How many more builds fit on this machine beside what it keeps for itself. A running build counts with its whole
 /// reserve until it is over, besides what it is seen to use: too careful rather than too late.
 class room {
@@ -19,9 +35,13 @@ public:
     std::string short_of;     ///< what there is too little of for any more, in words that follow the machine's name
   };
 
-  explicit room(const reserve_settings& reserve) : reserve_(reserve) {}
+  explicit room(const reserve_settings& reserve, const pressure_settings& pressure = {})
+      : reserve_(reserve), door_(pressure) {}
 
-  void on_measured(const machine_room& now) { now_ = now; }
+  void on_measured(const machine_room& now) {
+    now_ = now;
+    door_.on_measured(now.pressure);
+  }
   /// As last measured; all zero before.
   machine_room now() const { return now_.value_or(machine_room{}); }
   /// For as many running builds; none fits before the first measurement.
@@ -29,8 +49,12 @@ public:
 
 private:
   reserve_settings reserve_;
+  pressure_door door_;
   std::optional<machine_room> now_;
 };
+
+/// How busy the machine is, by /proc/pressure, or by the load average where there is none. Blocks as any file.
+machine_pressure measure_pressure(const std::filesystem::path& proc = "/proc");
 
 /// What this machine has, the least that is free on the file systems of `disks`, and what `drain_mark` says. Blocks: for
 /// pool threads.

@@ -19,7 +19,7 @@ worker_pool_state::worker_pool_state(rt::self<interface>* self, config c, worker
     , peers_(std::move(peers))
     , allocators_(std::move(allocators))
     , workers_(std::move(workers))
-    , room_(config_.reserve) {
+    , room_(config_.reserve, config_.pressure) {
   peers_.pool = self_->stable();
 }
 
@@ -189,16 +189,18 @@ void worker_pool_state::reconcile() {
       self_, peers_.ledger, ledger::held_locks{config_.session, ledger::rows_unlimited},
       [this](ledger::lock_states& held) {
         std::set<std::pair<inhash, fence>> unvouched;
+        std::uint64_t released = 0;
         for (auto& row : held.rows) {
           if (row.phase == ledger::phase::queued || orphans_.contains(row.key) || resuming_.contains(row.key)) continue; // a GRAPH's, or seen to
           auto worker = slots_.find(row.key);
           if (worker != slots_.end() && worker->second.who == row.holder.nonce) continue;
           unvouched.emplace(row.key, row.token);
           if (!unvouched_.contains({row.key, row.token})) continue;
-          tell_reconciled(config_.events, "releases", 1);
+          ++released;
           release(row.key, row.token, "no worker answers for it");
         }
         unvouched_ = std::move(unvouched);
+        tell_reconciled(config_.events, "releases", released);
       },
       [](const error&) {
         // ignored: the next look tells
@@ -267,6 +269,10 @@ void worker_pool_state::offer_slots() {
   const auto computing = busy_[false], waiting = busy_[true];
   o.slots_free -= std::min(computing, o.slots_free);
   o.io_slots_free -= std::min(waiting, o.io_slots_free);
+  o.mandatory_features = config_.mandatory_features;
+  o.version = config_.version;
+  o.busy = computing;
+  o.io_busy = waiting;
   const auto fit = room_.fits(computing + waiting);
   if (fit.builds == 0) o.short_of = fit.short_of;
   o.slots_free = std::min(o.slots_free, fit.builds);

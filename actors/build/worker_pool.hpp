@@ -42,11 +42,13 @@ public:
     std::uint32_t slots = 1;
     std::uint32_t io_slots = 4;
     reserve_settings reserve = {};
+  pressure_settings pressure = {};
     std::vector<std::filesystem::path> disks = {}; ///< of store and state
     std::filesystem::path drain_mark = {};         ///< see set_drain_mark()
     std::string limits_kept = {}; ///< by what means, for people
     std::chrono::milliseconds room_interval{1'000}; ///< between measurements of what the machine has left
-    std::vector<std::string> systems, features;
+    std::vector<std::string> systems, features, mandatory_features = {};
+    std::string version = {}; ///< of the software, for people
     std::chrono::milliseconds offer_interval{5'000}; ///< also between looks at the locks of this session
     std::chrono::milliseconds worker_timeout{3'600'000}; ///< in which a WORKER must have kept its outputs
     const rt::directory* directory;

@@ -10,13 +10,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 namespace coppice::actors {
 
 /// Answers operators out of other actors' data, and passes on their orders.
 /// Takes: queue, nodes, drain, partials, retry, drop, gone, explain from clients. Sends: the same to ALLOCATOR and
-/// WORKER_POOL, explain to GRAPHs, reads and T17 to LEDGER, blocking work to the pool. Owns: nothing that lasts.
+/// the WORKER_POOLs of all nodes, explain to GRAPHs, reads and T17 to LEDGER, blocking work to the pool. Owns: nothing that lasts.
 /// Supervised by: ROOT.
 class inspector_state {
 public:
@@ -29,6 +30,9 @@ public:
     store::blob_store* blobs;
     rt::executor* pool;
     const rt::clock* clock;
+    node_id node = {};                                                ///< this one
+    std::function<machine_actor(const node_id&)> machine_of = {}; ///< of another node; empty: there are none
+    std::chrono::milliseconds answer_within{800}; ///< of all machines; then it is told who did not
     std::size_t graphs_asked_max = 1'000; ///< for one explanation; further requests are not heard
   };
   struct peers {
@@ -50,7 +54,21 @@ private:
   using shared_inquiry = std::shared_ptr<inquiry>;
 
   caf::result<ledger::done> drain(const caller& who, drain_node& order);
+  /// A question to all machines.
+  struct roll {
+    std::set<node_id> silent;
+    partial_outputs found;
+    std::size_t rows_max = 0;
+    rt::reply<partial_outputs> out;
+  };
+  /// `conflict` for a machine that there cannot be.
+  expected<machine_actor> machine_of(const node_id& node) const;
+  /// Passes the order on to that machine.
+  template <class Atom, class Order>
+  caf::result<ledger::done> order(Atom verb, const node_id& node, const Order& what);
   caf::result<partial_outputs> list_partials(const get_partials& q);
+  void ask_partials(std::uint64_t id, const node_id& node, const get_partials& q);
+  void finish_roll(std::uint64_t id);
   void add_tokens(partial_outputs& found, rt::reply<partial_outputs> out);
   caf::result<path_info> forget(const caller& who, const nix::store_path& path);
   void remove_and_forget(const path_info& info, rt::reply<path_info> out);
@@ -70,7 +88,8 @@ private:
   config config_;
   peers peers_;
   std::map<std::uint64_t, std::function<void(const caf::error&)>> under_way_; ///< blocking work
-  std::uint64_t works_ = 0;
+  std::map<std::uint64_t, roll> rolls_;
+  std::uint64_t works_ = 0; ///< and rolls
 };
 
 } // namespace coppice::actors

@@ -9,6 +9,7 @@ allocator_state::allocator_state(rt::self<interface>* self, config c)
 
 allocator_state::interface::behavior_type allocator_state::make_behavior() {
   self_->later(config_.tick, atom::tick_v);
+  self_->set_down_handler([this](caf::scheduled_actor*, caf::down_msg& down) { on_down(down); });
   return {
     [this](atom::place_atom, const job& j, const graph_actor& graph) -> caf::result<ledger::done> {
       placement::effects out;
@@ -28,6 +29,7 @@ allocator_state::interface::behavior_type allocator_state::make_behavior() {
     },
     [this](atom::offer_atom, const offer& o, const assignee_actor& pool) {
       pools_.insert_or_assign(o.node, pool);
+      if (watched_.insert_or_assign(o.node, pool.address()).second) self_->monitor(pool);
       placement::effects out;
       placement_.on_offer(o, config_.clock->now(), out);
       perform(out);
@@ -66,7 +68,25 @@ void allocator_state::perform(placement::effects& effects) {
                std::to_string(placement_.corrections()) + " lost placements made good");
 }
 
+// A pool of this node that is started again answers for itself; one of a node that cannot be reached does not.
+void allocator_state::on_down(const caf::down_msg& down) {
+  for (auto w = watched_.begin(); w != watched_.end(); ++w) {
+    if (w->second != down.source) continue;
+    const auto node = w->first;
+    watched_.erase(w);
+    if (!is(down.reason, ec::peer_down)) return;
+    rt::log::warn("ALLOCATOR", "machine offline name={}", node.value);
+    placement::effects out;
+    placement_.on_gone(node, config_.clock->now(), out);
+    return perform(out);
+  }
+}
+
 void allocator_state::tell_corrections() {
+  const auto now = config_.clock->now();
+  if (placement_.corrections() == corrections_told_) return;
+  if (corrections_told_at_ && now - *corrections_told_at_ < config_.corrections_told_every) return;
+  corrections_told_at_ = now;
   const auto before = std::exchange(corrections_told_, placement_.corrections());
   tell_reconciled(config_.events, "placements", corrections_told_ - before);
 }

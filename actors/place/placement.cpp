@@ -106,9 +106,12 @@ void placement::remove(const inhash& key, fence token) {
 }
 
 void placement::on_offer(const offer& o, time_point now, effects& out) {
-  auto& m = machines_[o.node];
-  bool news = m.what.systems != o.systems || m.what.features != o.features;
-  m = {o, now, {}};
+  const auto [known, fresh] = machines_.try_emplace(o.node, machine{{}, now, now, {}});
+  auto& m = known->second;
+  if (fresh) offline_.erase(o.node);
+  bool news = m.what.systems != o.systems || m.what.features != o.features ||
+              m.what.mandatory_features != o.mandatory_features;
+  m = {o, now, m.since, {}};
   for (bool io_bound : {false, true}) {
     auto& free = free_of(m, io_bound);
     m.kept[io_bound] = std::min(free, static_cast<std::uint32_t>(under_way_[o.node][io_bound].size()));
@@ -118,6 +121,23 @@ void placement::on_offer(const offer& o, time_point now, effects& out) {
     for (auto& queue : queues_)
       for (auto& r : queue)
         tell_unplaceable(jobs_.at(std::get<3>(r)), out);
+  place(now, out);
+}
+
+void placement::forget(std::map<node_id, machine>::iterator m, time_point now) {
+  auto gone = machines_.extract(m);
+  gone.mapped().since = now;
+  offline_.insert_or_assign(gone.key(), std::move(gone.mapped()));
+  if (offline_.size() <= options_.offline_max) return;
+  offline_.erase(std::min_element(offline_.begin(), offline_.end(),
+                                  [](auto& a, auto& b) { return a.second.heard < b.second.heard; }));
+}
+
+void placement::on_gone(const node_id& node, time_point now, effects& out) {
+  if (auto m = machines_.find(node); m != machines_.end()) forget(m, now);
+  for (auto& keys : under_way_[node])
+    for (auto k = keys.begin(); k != keys.end();)
+      enqueue(jobs_.at(*k++));
   place(now, out);
 }
 
@@ -157,7 +177,8 @@ void placement::tick(time_point now, effects& out) {
   place(now, out); // finds nothing, for whatever may free a slot places at once
   corrections_ += out.size() - before;
   std::erase_if(taken_, [&](auto& t) { return now - t.second.heard > options_.taken_ttl; });
-  std::erase_if(machines_, [&](auto& m) { return now - m.second.heard > options_.offer_ttl; });
+  for (auto m = machines_.begin(); m != machines_.end();)
+    if (auto old = m++; now - old->second.heard > options_.offer_ttl) forget(old, now);
   for (auto& [id, kinds] : under_way_)
     for (auto& keys : kinds)
       for (auto k = keys.begin(); k != keys.end();) {
@@ -203,9 +224,11 @@ std::string placement::lacks(const machine& m, const demand& d) {
   auto has = [](const std::vector<std::string>& all, const std::string& x) {
     return std::find(all.begin(), all.end(), x) != all.end();
   };
-  if (!has(m.what.systems, d.system)) return "system '" + d.system + "'";
+  if (!has(m.what.systems, d.system)) return "has no system '" + d.system + "'";
   for (auto& f : d.features)
-    if (!has(m.what.features, f)) return "feature '" + f + "'";
+    if (!has(m.what.features, f)) return "has no feature '" + f + "'";
+  for (auto& f : m.what.mandatory_features)
+    if (!has(d.features, f)) return "takes only what requires feature '" + f + "'";
   return {};
 }
 
@@ -218,7 +241,7 @@ void placement::tell_unplaceable(entry& e, effects& out) {
       if (std::exchange(e.told_unplaceable, false)) out.emplace_back(unplaceable{e.job.key, {}});
       return;
     }
-    why += (why.empty() ? "" : "; ") + id.value + " has no " + what;
+    why += (why.empty() ? "" : "; ") + id.value + " " + what;
   }
   if (!std::exchange(e.told_unplaceable, true))
     out.emplace_back(unplaceable{e.job.key, "no machine can build it: " + why});

@@ -25,6 +25,7 @@ public:
     std::chrono::milliseconds offer_ttl{15'000};    ///< an offer that is not repeated for so long is forgotten
     std::chrono::milliseconds assign_ttl{10'000};   ///< an assignment that is not seen to start by then is void
     std::chrono::milliseconds taken_ttl{15'000};    ///< a taken job that is not placed again for so long is forgotten
+    std::size_t offline_max = 1'000;                ///< machines that are remembered without an offer, the latest ones
     std::size_t jobs_max = 1'000'000;               ///< waiting jobs; further ones are refused
   };
   /// "Runnable and capacity" means assigned within this, whatever word is lost (reliability.md 5.1): longer than any
@@ -60,6 +61,9 @@ public:
   /// What a machine can take now; replaces what it said before. It answers an assignment before it offers again, so
   /// the offer knows nothing of those that are not answered: each of them takes a slot from it.
   void on_offer(const offer& o, time_point now, effects& out);
+  /// The machine cannot be reached: it is given nothing until it offers itself again, and what it was told of and has not
+  /// answered goes elsewhere at once.
+  void on_gone(const node_id& node, time_point now, effects& out);
   /// The machine took it: it is seen to by its worker from now on. `fresh` if it had none for it before.
   void on_assigned(const inhash& key, fence token, bool fresh, time_point now);
   /// The machine could not take it: it is placed anew, and not there before the next offer. `full`: nor is anything
@@ -88,7 +92,7 @@ public:
   // for people
   /// What waits, most urgent first. Takes time for the offset.
   job_queue page(const get_queue& q, time_point now) const;
-  /// The machines that are known.
+  /// The machines that offer themselves, and those that did.
   node_statuses machines(time_point now) const;
   /// Where a job waits, and why each machine does not take it.
   placing explain(const placing_query& q, time_point now) const;
@@ -112,7 +116,7 @@ private:
   };
   struct machine {
     offer what;
-    time_point heard;
+    time_point heard, since; ///< last; and from when on it has offered itself, or not
     std::array<std::uint32_t, 2> kept{}; ///< slots of the offer that wait for assignments made before it; [1] of io_bound
   };
   /// Smaller goes first.
@@ -128,7 +132,7 @@ private:
     bool io_bound;
   };
   static demand demand_of(const coppice::job& j) { return {j.system, j.features, j.io_bound}; }
-  /// Empty if the machine could take the job when it has a free slot, else what it lacks.
+  /// Empty if the machine could take the job when it has a free slot, else why not, in words that follow its name.
   static std::string lacks(const machine& m, const demand& d);
   /// Empty if it could take it now.
   static std::string why_not(const machine& m, const demand& d);
@@ -145,6 +149,8 @@ private:
   const std::set<rank>& queue_of(const entry& e) const { return queues_[e.job.io_bound]; }
   std::set<inhash>& under_way(const entry& e) { return under_way_[e.node][e.job.io_bound]; }
   bool is_taken(const coppice::job& j, time_point now, effects& out);
+  /// Its offer counts no more.
+  void forget(std::map<node_id, machine>::iterator m, time_point now);
   void place(time_point now, effects& out);
   void place(bool io_bound, time_point now, effects& out);
   void tell_unplaceable(entry& e, effects& out);
@@ -153,6 +159,7 @@ private:
   std::map<inhash, entry> jobs_;
   std::array<std::set<rank>, 2> queues_; ///< of jobs not assigned; [1] of those that are io_bound
   std::map<node_id, machine> machines_;
+  std::map<node_id, machine> offline_; ///< as they were last heard
   std::map<node_id, std::array<std::set<inhash>, 2>> under_way_; ///< assignments not answered yet; [1] io_bound
   std::map<inhash, taken> taken_; ///< jobs that machines took; their GRAPHs repeat them until they are begun
   std::uint64_t arrivals_ = 0;

@@ -14,7 +14,7 @@ constexpr std::size_t why_bytes_max = 300;
 } // namespace
 
 std::string placement::why_not(const machine& m, const demand& d) {
-  if (auto what = lacks(m, d); !what.empty()) return "has no " + what;
+  if (auto what = lacks(m, d); !what.empty()) return what;
   if (free_of(m, d.io_bound) > 0) return {};
   if (!m.what.short_of.empty()) return m.what.short_of;
   return "has no free slot (" + std::to_string(d.io_bound ? m.what.io_slots : m.what.slots) +
@@ -69,8 +69,10 @@ job_queue placement::page(const get_queue& q, time_point now) const {
 
 node_statuses placement::machines(time_point now) const {
   node_statuses all;
-  for (auto& [id, m] : machines_)
-    all.rows.push_back({m.what, duration_cast<milliseconds>(now - m.heard).count()});
+  for (auto* some : {&machines_, &offline_})
+    for (auto& [id, m] : *some)
+      all.rows.push_back({m.what, duration_cast<milliseconds>(now - m.heard).count(), some == &machines_,
+                          duration_cast<milliseconds>(now - m.since).count()});
   return all;
 }
 
@@ -78,6 +80,8 @@ placing placement::explain(const placing_query& q, time_point now) const {
   placing p;
   for (auto& [id, m] : machines_)
     p.machines.push_back({id, why_not(m, {q.system, q.features, q.io_bound})});
+  for (auto& [id, m] : offline_)
+    p.machines.push_back({id, "is offline"});
   p.total = queues_[q.io_bound].size();
   auto found = jobs_.find(q.key);
   if (found == jobs_.end() || found->second.assigned) return p;

@@ -66,20 +66,33 @@ json node_json(const node_status& node) {
           {"drained", !o.room.drained.empty()},
           {"drained_why", o.room.drained},
           {"short_of", o.short_of},
+          {"mandatory_features", o.mandatory_features},
+          {"busy", o.busy},
+          {"io_busy", o.io_busy},
+          {"pressure", {{"cpu", o.room.pressure.cpu}, {"memory", o.room.pressure.memory}, {"io", o.room.pressure.io}, {"load", o.room.pressure.load}}},
+          {"version", o.version},
+          {"online", node.online},
+          {"since_s", seconds(node.since_ms)},
           {"heard_s", seconds(node.heard_ms)}};
 }
 
 std::vector<std::string> node_cells(const node_status& node) {
   const auto& o = node.what;
+  const auto& p = o.room.pressure;
   return {cleaned(o.node.value),
-          !o.room.drained.empty() ? "drained"
+          !node.online              ? "offline"
+          : !o.room.drained.empty() ? "drained"
           : !o.short_of.empty()   ? "short"
                                   : "ready",
           slots_text(o.slots_free, o.slots),
           slots_text(o.io_slots_free, o.io_slots),
+          std::to_string(o.busy + o.io_busy),
           bytes_text(o.room.memory_available_bytes),
           bytes_text(o.room.disk_free_bytes),
+          ago(node.since_ms),
           ago(node.heard_ms) + " ago",
+          cleaned(o.version),
+          p.load > 0 ? fmt::format("load {:.1f}", p.load / 100.0) : fmt::format("cpu {} mem {} io {}", p.cpu, p.memory, p.io),
           joined(o.systems),
           joined(o.features),
           cleaned(o.short_of)};

@@ -41,6 +41,20 @@ public:
     }
   }
 
+  /// The answer, if it comes at once: nothing is asked again.
+  template <class Reply, class Message>
+  expected<Reply> ask_once(const std::string& target, const std::string& method, const Message& message,
+                           std::chrono::milliseconds timeout) {
+    if (auto there = connect(); !there) return tl::unexpected(there.error());
+    return connection_->call<Reply>(target, method, message, timeout);
+  }
+
+  /// The name of the node that is asked.
+  expected<node_id> node() {
+    if (auto there = connect(); !there) return tl::unexpected(there.error());
+    return connection_->peer().node;
+  }
+
   static constexpr std::chrono::milliseconds call_timeout{10'000};
   /// The patience with nodes of which none answered ever.
   static constexpr std::chrono::seconds patience_first{10};

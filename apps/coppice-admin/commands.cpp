@@ -29,6 +29,16 @@ std::string memory_text(const build_usage& usage) {
   return usage.memory_peak_bytes > 0 ? bytes_text(static_cast<std::uint64_t>(usage.memory_peak_bytes)) : "";
 }
 
+/// Whose actor that is: of the node that the path begins with, if there is one; else (empty) of the one that is asked.
+std::string node_of(farm& f, const std::string& path) {
+  const auto first = path.substr(1, path.find('/', 1) - 1);
+  auto nodes = f.ask_once<node_statuses>("inspector", "nodes", get_nodes{}, farm::call_timeout);
+  if (!nodes) return {}; // the actors of the node that is asked can be killed without a hub, too
+  for (auto& row : nodes->rows)
+    if (row.what.node.value == first) return first;
+  return {};
+}
+
 } // namespace
 
 expected<void> attempts_command(farm& f, const attempts_options& options, bool json) {
@@ -129,12 +139,13 @@ expected<void> forget_failure_command(farm& f, const std::string& what, bool jso
 expected<void> kill_command(farm& f, const kill_actor& what, bool json) {
   if (auto path = check(what); !path)
     return fail(ec::invalid, fmt::format("'{}' is no actor's path, such as /lock/ledger; see 'coppice-admin tree'", what.path));
-  auto tree = f.ask<actor_tree>("observatory", "tree", get_tree{});
+  const auto target = target_on(node_of(f, what.path), "observatory");
+  auto tree = f.ask<actor_tree>(target, "tree", get_tree{});
   if (!tree) return fail(tree.error().code, fmt::format("cannot kill {}: {}", what.path, tree.error().what));
   auto order = what;
   for (auto& actor : tree->actors)
     if (actor.path == what.path || actor.path == "/" + tree->node.value + what.path) order.restarts = actor.restarts;
-  auto done = f.ask<ledger::done>("observatory", "kill", order);
+  auto done = f.ask<ledger::done>(target, "kill", order);
   if (!done) return fail(done.error().code, fmt::format("cannot kill {}: {}", what.path, done.error().what));
   if (json)
     std::cout << json_text({{"path", what.path}, {"crash", what.crash}}) << std::endl;

@@ -10,12 +10,18 @@
 /// The commands of `coppice-admin`: each prints its facts on standard output.
 namespace coppice::app {
 
-/// Draws the actors of the node once.
-expected<void> tree_command(farm& f, bool json);
+/// The actor of that name on that node; on the node that is asked, if it is empty.
+inline std::string target_on(const std::string& node, const std::string& actor) {
+  return node.empty() ? actor : node + "/" + actor;
+}
 
-/// Draws them once a second until the program is interrupted, in place on a terminal; `stop` is the farm's. Gives the
+/// Draws the actors of these nodes once; of all of the farm, the one that is asked first, if none is named. One that does
+/// not answer is said so, and only if it was named is that an error.
+expected<void> tree_command(farm& f, const std::vector<std::string>& nodes, bool json);
+
+/// Draws those of one node (empty: the one that is asked) once a second until the program is interrupted, in place on a terminal; `stop` is the farm's. Gives the
 /// exit code. `signals` must have been made first in main.
-int watch_tree_command(const farm_options& options, rt::signals& signals, bool json);
+int watch_tree_command(const farm_options& options, const std::string& node, rt::signals& signals, bool json);
 
 struct queue_options {
   std::size_t count = 100;
@@ -60,6 +66,7 @@ expected<void> kill_command(farm& f, const kill_actor& what, bool json);
 struct events_options {
   bool follow = false;                ///< go on for ever
   std::optional<std::uint64_t> since; ///< only those numbered above
+  std::string node;                   ///< whose; empty: of the one that is asked
   std::uint64_t epoch = 0;            ///< which numbering `since` is of; 0: the present one
 };
 /// Oldest first, a line for each; says so where some are lost, and where a new process of the node numbers them anew.

@@ -41,18 +41,19 @@ void print_events(const event_page& page, bool as_json) {
 } // namespace
 
 expected<void> events_command(farm& f, const events_options& options, bool json) {
+  const auto target = target_on(options.node, "observatory");
   follow_events query;
   query.stream = options.epoch;
   query.after = options.since.value_or(0);
   if (options.follow && !options.since) {
     query.after = events_from_now;
-    auto now = f.ask<event_page>("observatory", "events", query);
+    auto now = f.ask<event_page>(target, "events", query);
     if (!now) return tl::unexpected(now.error());
     query.after = now->next - std::min(now->next, events_shown_first);
   }
   query.wait_ms = options.follow ? poll_wait_ms_max : 0;
   while (true) {
-    auto page = f.ask<event_page>("observatory", "events", query, 2 * farm::call_timeout);
+    auto page = f.ask<event_page>(target, "events", query, 2 * farm::call_timeout);
     if (!page) return tl::unexpected(page.error());
     print_break(*page, query.stream != 0 && query.stream != page->stream, json);
     print_events(*page, json);

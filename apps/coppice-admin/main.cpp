@@ -17,7 +17,8 @@ struct command_line {
   kill_actor kill;
   queue_options queue;
   std::size_t requests = 20;
-  std::string drain_why;
+  std::string drain_why, drain_node, undrain_node;
+  std::vector<std::string> tree_nodes;
   std::string gone, retry, drop, revoke;
   events_options events;
   keygen_options keygen;
@@ -46,8 +47,9 @@ int run(int argc, char** argv) {
 
   auto* tree =
       add_command(app, line, "tree", "draw the tree of actors",
-                  "Examples:\n  coppice-admin tree --watch\n  coppice-admin tree --json | jq .children[].path");
-  tree->add_flag("-w,--watch", line.watch, "draw it again every second, until Ctrl-C");
+                  "Examples:\n  coppice-admin tree --watch\n  coppice-admin tree elm\n  coppice-admin tree --json | jq .children[].path");
+  tree->add_option("NODE", line.tree_nodes, "only of these nodes; default: of all, the one that is asked first")->type_name("");
+  tree->add_flag("-w,--watch", line.watch, "draw that of one node again every second, until Ctrl-C");
   auto* queue = add_command(app, line, "queue", "list what waits for a machine, in order, and why",
                             "Examples:\n  coppice-admin queue -n 20\n"
                             "  coppice-admin queue -n 100000 --json | jq -r .drv    # all of it, in pages\n"
@@ -70,12 +72,14 @@ int run(int argc, char** argv) {
                             "Examples:\n  coppice-admin nodes\n"
                             "  coppice-admin nodes --json | jq 'select(.drained) | .node'\n"
                             "HEARD says how old the line is: machines repeat their offer every few seconds.");
-  auto* drain = add_command(app, line, "drain", "have this machine finish what it runs and take nothing more",
-                            "Examples:\n  coppice-admin drain --why 'new disks'\n"
+  auto* drain = add_command(app, line, "drain", "have a machine finish what it runs and take nothing more",
+                            "Examples:\n  coppice-admin drain --why 'new disks'\n  coppice-admin drain elm\n"
                             "  until [ \"$(coppice-admin locks --json | wc -l)\" = 0 ]; do sleep 5; done; reboot\n"
                             "It stays drained over restarts, until 'undrain'. What waits, waits.");
+  drain->add_option("NODE", line.drain_node, "the machine; default: the one that is asked")->type_name("");
   drain->add_option("--why", line.drain_why, "for those who ask why nothing is built")->type_name("TEXT");
-  auto* undrain = add_command(app, line, "undrain", "have this machine take work again", "Example:\n  coppice-admin undrain");
+  auto* undrain = add_command(app, line, "undrain", "have a machine take work again", "Examples:\n  coppice-admin undrain\n  coppice-admin undrain elm");
+  undrain->add_option("NODE", line.undrain_node, "the machine; default: the one that is asked")->type_name("");
   auto* gone = add_command(app, line, "gone", "say that the store has lost a path",
                            "Example:\n  coppice-admin gone /nix/store/0a1b…-hello-2.12\n"
                            "What is left of it in the binary cache is removed; nothing is answered with it any more. It is\n"
@@ -121,6 +125,7 @@ int run(int argc, char** argv) {
                   "Examples:\n  coppice-admin events -f\n  coppice-admin events --json | jq 'select(.event==\"attempt_ended\")'\n"
                   "  coppice-admin events -f --json --epoch 1732312800000 --since 4711    # go on where a script was");
   events->add_flag("-f,--follow", line.events.follow, "the last ones, and go on: also when the node is started again");
+  events->add_option("NODE", line.events.node, "of that node; default: of the one that is asked")->type_name("");
   events->add_option("--since", line.events.since, "only those numbered above N")->type_name("N");
   events->add_option("--epoch", line.events.epoch, "the numbering that N is of; if there is another one now, from its beginning")
       ->type_name("EPOCH");
@@ -165,7 +170,7 @@ int run(int argc, char** argv) {
   const bool json = line.farm.json;
   if (tree->parsed() && line.watch) {
     rt::signals signals;
-    return watch_tree_command(line.farm, signals, json);
+    return watch_tree_command(line.farm, line.tree_nodes.empty() ? std::string() : line.tree_nodes.front(), signals, json);
   }
   const std::atomic<bool> never{false};
   const auto command = [&]() -> expected<void> {
@@ -174,12 +179,12 @@ int run(int argc, char** argv) {
     if (revoke->parsed()) return revoke_command(line.revoke, line.farm.state_dir, json);
     auto found = farm::find(line.farm, never);
     if (!found) return tl::unexpected(found.error());
-    if (tree->parsed()) return tree_command(*found, json);
+    if (tree->parsed()) return tree_command(*found, line.tree_nodes, json);
     if (queue->parsed()) return queue_command(*found, line.queue, json);
     if (requests->parsed()) return requests_command(*found, line.requests, json);
     if (nodes->parsed()) return nodes_command(*found, json);
-    if (drain->parsed()) return drain_command(*found, {{}, true, line.drain_why}, json);
-    if (undrain->parsed()) return drain_command(*found, {{}, false, {}}, json);
+    if (drain->parsed()) return drain_command(*found, {{line.drain_node}, true, line.drain_why}, json);
+    if (undrain->parsed()) return drain_command(*found, {{line.undrain_node}, false, {}}, json);
     if (gone->parsed()) return gone_command(*found, line.gone, json);
     if (partial_list->parsed()) return partial_list_command(*found, json);
     if (partial_retry->parsed()) return partial_retry_command(*found, line.retry, json);

@@ -22,18 +22,27 @@ void print(const nlohmann::json& fact, const std::string& text, bool json) {
   std::cout << (json ? json_text(fact) : text) << std::endl;
 }
 
-/// All outputs that are kept.
+/// All outputs that are kept, and who did not say what it keeps.
 template <class Each>
-expected<void> each_partial(farm& f, Each each) {
+expected<std::vector<machine_reason>> each_partial(farm& f, Each each) {
+  std::vector<machine_reason> silent;
   auto done = each_row<partial_output>(
       SIZE_MAX, page_rows_max,
       [&](auto* last, std::uint32_t limit) {
-        return rows_of(
-            f.ask<partial_outputs>("inspector", "partials", get_partials{last ? last->key : inhash{}, limit}));
+        auto page = f.ask<partial_outputs>("inspector", "partials", get_partials{last ? last->key : inhash{}, limit});
+        if (page) silent = page->silent;
+        return rows_of(std::move(page));
       },
       each);
   if (!done) return tl::unexpected(done.error());
-  return {};
+  return silent;
+}
+
+std::string silent_text(const std::vector<machine_reason>& silent) {
+  std::string text;
+  for (const auto& s : silent)
+    text += fmt::format("{}{}: {}", text.empty() ? "" : "; ", cleaned(s.node.value), cleaned(s.why));
+  return text;
 }
 
 /// Those that are kept of this derivation, or all.
@@ -50,7 +59,8 @@ expected<std::vector<partial_output>> find_partials(farm& f, const std::string& 
   });
   if (!done) return tl::unexpected(done.error());
   if (drv && found.empty())
-    return fail(ec::not_found, fmt::format("no outputs of {} wait to be uploaded; see 'partial list'", what));
+    return fail(ec::not_found, fmt::format("no outputs of {} wait to be uploaded{}; see 'partial list'", what,
+                                           done->empty() ? "" : " where it could be asked (" + silent_text(*done) + ")"));
   return found;
 }
 
@@ -65,8 +75,12 @@ expected<void> order_partials(farm& f, const std::string& what, const std::strin
     if (!ordered)
       return fail(ordered.error().code,
                   fmt::format("cannot {} the outputs of {}: {}", method, row.drv.to_string(), ordered.error().what));
-    print({{"drv", row.drv.to_string()}, {"inhash", row.key.to_string()}, {"token", row.token.value}, {"done", done}},
-          fmt::format("{}: {}", done, row.drv.to_string()), json);
+    print({{"drv", row.drv.to_string()},
+           {"inhash", row.key.to_string()},
+           {"token", row.token.value},
+           {"node", row.node.value},
+           {"done", done}},
+          fmt::format("{}: {} on {}", done, row.drv.to_string(), cleaned(row.node.value)), json);
   }
   return {};
 }
@@ -142,11 +156,15 @@ expected<void> nodes_command(farm& f, bool json) {
                 {"STATE"},
                 {"FREE", 1},
                 {"FREE IO", 4},
-                {"MEMORY", 2},
+                {"BUSY", 2},
+                {"MEMORY", 3},
                 {"DISK", 3},
-                {"HEARD", 5},
-                {"SYSTEMS", 6},
-                {"FEATURES", 7},
+                {"SINCE", 5},
+                {"HEARD", 6},
+                {"VERSION", 9},
+                {"PRESSURE", 8},
+                {"SYSTEMS", 7},
+                {"FEATURES", 10},
                 {"WHY"}},
                json);
   for (const auto& node : nodes->rows)
@@ -155,13 +173,22 @@ expected<void> nodes_command(farm& f, bool json) {
   return {};
 }
 
-expected<void> drain_command(farm& f, const drain_node& order, bool json) {
+expected<void> drain_command(farm& f, const drain_node& what, bool json) {
+  auto order = what;
+  if (order.node.empty()) {
+    auto asked = f.node();
+    if (!asked) return tl::unexpected(asked.error());
+    order.node = *asked;
+  }
   auto done = f.ask<ledger::done>("inspector", "drain", order);
   if (!done)
     return fail(done.error().code,
-                fmt::format("cannot {} the machine: {}", order.drained ? "drain" : "undrain", done.error().what));
-  print({{"drained", order.drained}, {"why", order.why}},
-        order.drained ? "drained: what runs is finished and uploaded, nothing more is started" : "undrained", json);
+                fmt::format("cannot {} {}: {}", order.drained ? "drain" : "undrain", order.node.value, done.error().what));
+  const auto& name = order.node.value;
+  print({{"node", name}, {"drained", order.drained}, {"why", order.why}},
+        order.drained ? fmt::format("drained: {}: what runs is finished and uploaded, nothing more is started", name)
+                      : "undrained: " + name,
+        json);
   return {};
 }
 
@@ -182,17 +209,20 @@ expected<void> gone_command(farm& f, const std::string& what, bool json) {
 expected<void> partial_list_command(farm& f, bool json) {
   listing list({{"TOKEN", 1}, {"NODE", 3}, {"SIZE", 2}, {"DERIVATION"}, {"INHASH", 4}, {"DOING"}}, json);
   auto done = each_partial(f, [&](const partial_output& row) { list.add(partial_json(row), partial_cells(row)); });
-  if (!done) return done;
-  list.end(fmt::format("{} built and not committed", counted(list.size(), "derivation", "derivations")));
+  if (!done) return tl::unexpected(done.error());
+  const auto silent = silent_text(*done);
+  list.end(fmt::format("{} built and not committed", counted(list.size(), "derivation", "derivations")),
+           silent.empty() ? "" : "no answer from " + silent);
+  if (json && !silent.empty()) std::cerr << "coppice-admin: no answer from " << silent << std::endl;
   return {};
 }
 
 expected<void> partial_retry_command(farm& f, const std::string& what, bool json) {
-  return order_partials(f, what, "retry", "tried again", json, [](auto& row) { return retry_partial{row.key}; });
+  return order_partials(f, what, "retry", "tried again", json, [](auto& row) { return retry_partial{row.key, row.node}; });
 }
 
 expected<void> partial_drop_command(farm& f, const std::string& what, bool json) {
-  return order_partials(f, what, "drop", "dropped", json, [](auto& row) { return drop_partial{row.key, row.token}; });
+  return order_partials(f, what, "drop", "dropped", json, [](auto& row) { return drop_partial{row.key, row.token, row.node}; });
 }
 
 } // namespace coppice::app

@@ -17,12 +17,31 @@ namespace {
 using clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds draw_interval{1'000}, answer_timeout{2'000};
+/// Of one of several nodes: who is silent must not hold up the others.
+constexpr std::chrono::milliseconds member_timeout{800};
 
 /// Beyond this the tree is shown as old: it should have come again.
 constexpr std::chrono::milliseconds fresh_max{2'500};
 
-expected<actor_tree> ask(farm& f) {
-  return f.ask<actor_tree>("observatory", "tree", get_tree{}, answer_timeout);
+expected<actor_tree> ask(farm& f, const std::string& node) {
+  return f.ask<actor_tree>(target_on(node, "observatory"), "tree", get_tree{}, answer_timeout);
+}
+
+/// The other nodes of the farm that offer themselves, or did; none if nobody can say.
+std::vector<std::string> others(farm& f, const node_id& asked) {
+  std::vector<std::string> names;
+  auto nodes = f.ask_once<node_statuses>("inspector", "nodes", get_nodes{}, answer_timeout);
+  if (!nodes) return names;
+  for (auto& row : nodes->rows)
+    if (row.what.node != asked) names.push_back(row.what.node.value);
+  return names;
+}
+
+void print_silent(const std::string& node, const error& why, bool json) {
+  if (json)
+    std::cout << json_text({{"node", node}, {"silent", why.what}}) << std::endl;
+  else
+    std::cout << fmt::format("{}: no answer: {}", cleaned(node), cleaned(why.what)) << std::endl;
 }
 
 nlohmann::json json_of(const actor_tree& tree) {
@@ -87,14 +106,27 @@ private:
 
 } // namespace
 
-expected<void> tree_command(farm& f, bool json) {
-  auto tree = ask(f);
-  if (!tree) return tl::unexpected(tree.error());
-  print(*tree, json);
+expected<void> tree_command(farm& f, const std::vector<std::string>& nodes, bool json) {
+  for (const auto& node : nodes) {
+    auto tree = f.ask_once<actor_tree>(target_on(node, "observatory"), "tree", get_tree{}, answer_timeout);
+    if (!tree) return fail(tree.error().code, fmt::format("cannot draw the tree of {}: {}", node, tree.error().what));
+    print(*tree, json);
+  }
+  if (!nodes.empty()) return {};
+  auto own = ask(f, {});
+  if (!own) return tl::unexpected(own.error());
+  print(*own, json);
+  for (const auto& node : others(f, own->node)) {
+    auto tree = f.ask_once<actor_tree>(target_on(node, "observatory"), "tree", get_tree{}, member_timeout);
+    if (tree)
+      print(*tree, json);
+    else
+      print_silent(node, tree.error(), json);
+  }
   return {};
 }
 
-int watch_tree_command(const farm_options& options, rt::signals& signals, bool json) {
+int watch_tree_command(const farm_options& options, const std::string& node, rt::signals& signals, bool json) {
   std::atomic<bool> stop{false};
   watched_tree shown;
   const bool live = !json && output_size().width > 0;
@@ -102,7 +134,7 @@ int watch_tree_command(const farm_options& options, rt::signals& signals, bool j
     auto f = farm::find(options, stop);
     if (!f) return complain("coppice-admin", f.error());
     while (!stop) {
-      auto tree = ask(*f);
+      auto tree = ask(*f, node);
       if (!tree && !stop) return complain("coppice-admin", tree.error());
       if (!tree) break;
       if (live)

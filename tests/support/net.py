@@ -126,6 +126,16 @@ class Network:
         for sender, receiver in self.cuts & {(a, b), (b, a)}:
             self._nft_set("delete", sender, receiver)
 
+    def refuse(self, sender, receiver, port):
+        """Connections of the one to that port of the other are refused, and those that are open break."""
+        self._run(receiver, "nft", "add", "rule", "inet", "cut", "in", "ip", "saddr", self.address(sender), "tcp", "dport", str(port),
+                  "reject", "with", "tcp", "reset")
+
+    def accept(self, receiver):
+        """Whatever was refused there, and nothing else."""
+        self._run(receiver, "nft", "flush", "chain", "inet", "cut", "in")
+        self._run(receiver, "nft", "add", "rule", "inet", "cut", "in", "ip", "saddr", "@from", "counter", "name", "lost", "drop")
+
     def unplug(self, who):
         """Cuts it off from everybody."""
         self._ip(SWITCH, f"link set cable{who} nomaster")

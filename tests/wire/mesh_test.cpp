@@ -130,6 +130,32 @@ TEST_CASE("a member asks its hub on behalf of its clients, with their names and 
   CHECK(c->call<node_info>("gardener", "info", get_info{}, 5s).error().code == ec::no_such_target);
 }
 
+TEST_CASE("an actor of any node is asked through any other, with its client's name and no more than its role") {
+  pair p;
+  p.start_hub();
+  p.member.options.sessions.relay_to = {"alder"};
+  p.start_member();
+  REQUIRE(eventually([&] { return p.connected(); }));
+  auto lena = rt::connection::connect(p.hub.client(role::submitter));
+  REQUIRE(lena);
+  const auto who = [](auto& c, const char* target) { return c->template call<node_info>(target, "info", get_info{}, 5s); };
+  CHECK(who(lena, "birch/oracle")->version == "lena@alder/submitter");
+  CHECK(who(lena, "alder/oracle")->version == "lena/submitter");
+  CHECK(who(lena, "elm/oracle").error().code == ec::unavailable);
+  CHECK(who(lena, "birch/gardener").error().code == ec::no_such_target);
+  CHECK(lena->call<accepted>("birch/oracle", "submit", farm::submit(), 5s));
+  CHECK((*p.member.submits == 1 && *p.hub.submits == 0));
+  auto otto = rt::connection::connect(p.hub.client(role::observer, "otto"));
+  REQUIRE(otto);
+  CHECK(otto->call<accepted>("birch/oracle", "submit", farm::submit(), 5s).error().code == ec::forbidden);
+  auto mona = rt::connection::connect(p.member.client(role::submitter, "mona"));
+  REQUIRE(mona);
+  CHECK(who(mona, "alder/oracle")->version == "mona@birch/submitter");
+  CHECK(who(mona, "birch/oracle")->version == "mona/submitter");
+  CHECK(who(mona, "elm/oracle").error().code == ec::unavailable); // the hub knows no elm, and sends nothing back
+  CHECK(*p.member.submits == 1);
+}
+
 TEST_CASE("a member whose key is not a node's is no member") {
   pair p{role::admin};
   p.start_hub();

@@ -304,6 +304,57 @@ TEST_CASE("an offer that is not repeated expires") {
   CHECK(b.assigned.empty());
 }
 
+TEST_CASE("what a machine was told that is gone goes elsewhere at once, and nothing more to it until it is heard") {
+  bench b;
+  b.offers(offer_of("elm", 3));
+  b.offers(offer_of("oak", 1));
+  b.add(job_of("a"));
+  CHECK(b.assigned.back().first == "elm");
+  placement::effects out;
+  b.p.on_gone({"elm"}, b.now, out);
+  b.take(out);
+  CHECK(b.assigned.back() == std::pair<std::string, std::string>{"oak", "a"});
+  b.add(job_of("b"));
+  CHECK(b.jobs() == names{"a", "a"});
+  b.offers(offer_of("elm", 3));
+  CHECK(b.assigned.back() == std::pair<std::string, std::string>{"elm", "b"});
+}
+
+TEST_CASE("a machine without an offer is shown as offline since then, and only the latest of them are remembered") {
+  bench b;
+  placement::options few;
+  few.offline_max = 1;
+  b.p = placement{few};
+  b.offers(offer_of("elm", 1));
+  b.pass(1s);
+  b.offers(offer_of("oak", 1));
+  b.pass(1s);
+  CHECK(b.p.machines(b.now).rows.size() == 2);
+  CHECK(b.p.machines(b.now).rows[0].since_ms == 2'000);
+  b.pass(14s); // oak's is 15 s old
+  b.pass(5s);
+  auto rows = b.p.machines(b.now).rows;
+  REQUIRE(rows.size() == 1);
+  CHECK((rows[0].what.node.value == "oak" && !rows[0].online && rows[0].heard_ms == 20'000 && rows[0].since_ms == 0));
+  CHECK(b.p.explain({key_of("a"), "x86_64-linux", {}, false}, b.now).machines[0].why == "is offline");
+  b.offers(offer_of("oak", 1));
+  rows = b.p.machines(b.now).rows;
+  CHECK((rows.size() == 1 && rows[0].online && rows[0].since_ms == 0));
+}
+
+TEST_CASE("a machine with mandatory features takes only jobs that require all of them") {
+  bench b;
+  auto elm = offer_of("elm", 2, {"kvm", "slow"});
+  elm.mandatory_features = {"slow"};
+  b.offers(elm);
+  b.add(job_of("plain"));
+  CHECK(b.told == names{"plain: no machine can build it: elm takes only what requires feature 'slow'"});
+  auto slow = job_of("slow");
+  slow.features = {"slow", "kvm"};
+  b.add(slow);
+  CHECK(b.jobs() == names{"slow"});
+}
+
 TEST_CASE("a repeated offer does not expire") {
   bench b;
   for (int i = 0; i < 6; ++i) {

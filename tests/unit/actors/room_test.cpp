@@ -81,6 +81,47 @@ TEST_CASE("on a drained machine nothing fits, and the reason is the operator's")
   CHECK(r.fits(0).builds > 0);
 }
 
+TEST_CASE("a pressure that reaches its setting closes the door, which opens again well below it") {
+  pressure_settings limits{0, 40, 0, 0};
+  room r{reserve(1, 1, 0, 0), limits};
+  const auto open_at = [&](std::uint32_t memory) {
+    r.on_measured({1'000, 1'000, 1'000, "", {99, memory, 99, 999}}); // what has no setting does not count
+    return r.fits(0).builds > 0;
+  };
+  CHECK(open_at(39));
+  CHECK_FALSE(open_at(40));
+  CHECK(r.fits(0).short_of.find("40% of the time nothing gets on for want of memory (limits.pressure.memory = 40)") !=
+        std::string::npos);
+  CHECK_FALSE(open_at(39));
+  CHECK_FALSE(open_at(30));
+  CHECK(open_at(29));
+  CHECK(open_at(39));
+}
+
+TEST_CASE("each kind of pressure has a setting of its own, and a reason") {
+  const pressure_settings limits{50, 50, 50, 50};
+  const std::pair<machine_pressure, const char*> all[] = {
+      {{50, 0, 0, 0}, "pressure.cpu"}, {{0, 50, 0, 0}, "pressure.memory"}, {{0, 0, 50, 0}, "pressure.io"}, {{0, 0, 0, 50}, "pressure.load"}};
+  for (auto& [now, setting] : all) {
+    pressure_door door{limits};
+    door.on_measured(now);
+    CHECK(door.shut().find(setting) != std::string::npos);
+  }
+}
+
+TEST_CASE("pressure is what the kernel says, and the load for each CPU where it says nothing") {
+  const auto proc = std::filesystem::temp_directory_path() / ("proc-" + std::to_string(::getpid()));
+  std::filesystem::create_directories(proc / "pressure");
+  std::ofstream{proc / "loadavg"} << "1000000000000.5 1 1 2/3 4\n";
+  CHECK(measure_pressure(proc).load == 1'000'000);
+  std::ofstream{proc / "pressure/cpu"} << "some avg10=12.75 avg60=1.00 avg300=1.00 total=5\nfull avg10=0.00 avg60=0.00\n";
+  std::ofstream{proc / "pressure/memory"} << "some avg10=99.00 avg60=1.00\nfull avg10=33.99 avg60=1.00 avg300=1.00 total=5\n";
+  std::ofstream{proc / "pressure/io"} << "garbage\n";
+  const auto p = measure_pressure(proc);
+  CHECK((p.cpu == 12 && p.memory == 33 && p.io == 0 && p.load == 0));
+  std::filesystem::remove_all(proc);
+}
+
 TEST_CASE("a machine is drained as long as its mark is there, whoever made it") {
   auto mark = std::filesystem::temp_directory_path() / ("drained-" + std::to_string(::getpid()));
   auto drained = [&] { return measure_room({"/"}, mark).value().drained; };
