@@ -285,8 +285,8 @@ void planting::deliver() {
   cache.url = parts_.settings.http_url;
   cache.compression_level = parts_.settings.compression_level;
   cache_ = deliver_sup_.child<cache_server_state>("cache-server", cache, ledger_);
-  if (member()) return;
   expose<tickets_actor>("/deliver/cache-server");
+  if (member()) return;
   publisher_state::config c;
   c.blobs = parts_.blobs;
   c.pool = parts_.pool;
@@ -302,6 +302,10 @@ void planting::deliver() {
   gateway_state::config gateway;
   gateway.me = about;
   gateway.clock = parts_.clock;
+  if (parts_.mesh)
+    gateway.cache_of = [mesh = parts_.mesh](const node_id& node) {
+      return mesh->remote<tickets_actor>(node, "/" + node.value + "/deliver/cache-server");
+    };
   gateway_ = coord_sup_.child<gateway_state>("gateway", gateway, gateway_state::peers{ledger_, *keeper_, *cache_});
 }
 

@@ -24,6 +24,17 @@ request_summary summary_of(const ledger::request_row& row) {
   return s;
 }
 
+std::string log_page(const ledger::attempt_row& row) {
+  return "/attempt/" + row.key.to_string() + "-" + std::to_string(row.token.value);
+}
+
+/// Whether a URL names a machine: not all addresses, and not the one that everybody has for himself.
+bool is_for_others(const std::string& url) {
+  for (auto* own : {"//0.0.0.0:", "//[::]:", "//127.", "//[::1]:", "//localhost:"})
+    if (url.find(own) != url.npos) return false;
+  return true;
+}
+
 } // namespace
 
 gateway_state::gateway_state(rt::self<interface>* self, config c, peers p)
@@ -204,18 +215,31 @@ caf::result<log_place> gateway_state::log(const find_log& q) {
     [this, q, out](ledger::attempt_rows& attempts) {
       for (auto& row : attempts.rows) {
         if (!q.drv && q.token.value != 0 && row.token != q.token) continue;
-        self_->call(peers_.cache, atom::get_v)
-          .then(
-            [row, out](const std::string& url) {
-              out.deliver(log_place{row, url + "/attempt/" + row.key.to_string() + "-" + std::to_string(row.token.value)});
-            },
-            relay(out));
-        return;
+        return place_log(row, out);
       }
       out.fail(ec::not_found, "no attempt to build " + (q.drv ? q.drv->to_string() : q.key.to_string()) + " is known");
     },
     relay_error(out));
   return out;
+}
+
+// A log is where its builder runs until the attempt ended, then in the farm's store.
+void gateway_state::place_log(const ledger::attempt_row& row, rt::reply<log_place> out) {
+  if (row.ended_ms || row.node == config_.me.node || !config_.cache_of) return place_log_here(row, out);
+  self_->call(config_.cache_of(row.node), atom::open_v, get_ticket{})
+    .then(
+      [this, row, out](const upload_ticket& there) {
+        is_for_others(there.url) ? out.deliver(log_place{row, there.url + log_page(row)}) : place_log_here(row, out);
+      },
+      [this, row, out](caf::error&) {
+        // ignored: it is here as soon as the attempt ended
+        place_log_here(row, out);
+      });
+}
+
+void gateway_state::place_log_here(const ledger::attempt_row& row, rt::reply<log_place> out) {
+  self_->call(peers_.cache, atom::get_v)
+    .then([row, out](const std::string& url) { out.deliver(log_place{row, url + log_page(row)}); }, relay(out));
 }
 
 void gateway_state::tick() {

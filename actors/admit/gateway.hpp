@@ -4,6 +4,7 @@
 #include "runtime/actor.hpp"
 #include "runtime/clock.hpp"
 
+#include <functional>
 #include <map>
 #include <vector>
 
@@ -29,6 +30,7 @@ public:
     std::chrono::milliseconds client_grace{60'000}; ///< silence after which a client counts as gone
     std::chrono::milliseconds tick{5'000};
     std::size_t clients_max = 100'000; ///< requests whose client is watched
+    std::function<tickets_actor(const node_id&)> cache_of = {}; ///< CACHE_SERVER of another node; empty: there are none
   };
   gateway_state(rt::self<interface>* self, config c, peers p);
   interface::behavior_type make_behavior();
@@ -43,6 +45,8 @@ private:
   caf::result<request_summaries> status(const get_requests& q);
   caf::result<accepted> cancel(const caller& who, const cancel_request& c);
   caf::result<log_place> log(const find_log& q);
+  void place_log(const ledger::attempt_row& row, rt::reply<log_place> out);
+  void place_log_here(const ledger::attempt_row& row, rt::reply<log_place> out);
   void tick();
   void remember_clients();
 

@@ -96,6 +96,23 @@ class Operating(farm.TestCase):
         self.assertEqual([t["node"] for t in trees if "silent" in t], ["elm"])
         self.assertEqual({t["path"] for t in trees if "path" in t}, {"/oak", "/hub"})
 
+    def test_the_log_of_a_build_on_a_member_is_followed_from_elsewhere_to_its_end(self):
+        self.join(ELM, "elm")
+        oak = self.join(OAK, "oak", "")
+        drv, = self.instantiate(f'{SLOW_STEP} "talks" "echo early; sleep 100000 || true; echo late; echo > $out"')
+        client = self.hub.build(drv, start=True)
+        wait_until("its builder runs", self.sleepers)
+        followers = [asked.start_coppice("log", "-f", drv) for asked in (self.hub, oak)]
+        for follower in followers:
+            wait_until("what it said is shown while it runs", lambda f=follower: "early\n" in f.out())
+            self.assertNotIn("late", follower.out())
+        self.end_sleepers()
+        for follower in followers:
+            done = self.ends_with(follower.end(), OK)
+            self.assertEqual(done.out.count("early\n"), 1)
+            self.assertIn("late\n", done.out)
+        self.ends_with(client.end(), OK)
+
     def test_a_machine_that_vanishes_while_it_offers_itself_is_skipped(self):
         elm, oak = self.join(ELM, "elm"), self.join(OAK, "oak")
         graph = f'map (i: {SLOW_STEP} "leaf-${{toString i}}" "echo > $out") [ 1 2 3 4 5 6 ]'
