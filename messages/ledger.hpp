@@ -196,7 +196,7 @@ struct partial {
   COPPICE_STRUCT(partial, 1, key, 2, token)
 };
 /// T9: a holder that lost its lock wants it back, with the output in hand (`built`) or a frozen build. Answer:
-/// granted with a new token, or stale (held by another, realised, or nobody is interested).
+/// granted with a new token, or stale (another builds or has built it, or nobody is interested).
 struct reclaim {
   inhash key;
   nix::store_path drv;

@@ -220,7 +220,9 @@ ledger_rules::answer ledger_rules::on(const ledger::reclaim& t) {
   bool running = row.phase == ledger::phase::building || row.phase == ledger::phase::partial;
   if (running && row.holder == t.who) return ledger::granted{row.token};
   bool wanted = t.built || (!has_just_failed(row) && rows_.is_wanted(t.key));
-  if (row.phase != ledger::phase::free || !wanted)
+  // a token that waits for a worker gives way: whoever starts under it later is stale
+  bool idle = row.phase == ledger::phase::free || row.phase == ledger::phase::queued;
+  if (!idle || !wanted)
     return fail(ec::stale, "cannot reclaim " + t.key.to_string() + ": it is " + describe(row) +
                                (has_just_failed(row) ? ", and failed"
                                 : wanted             ? ""

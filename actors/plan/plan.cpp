@@ -241,6 +241,8 @@ void plan::on_awaited(std::uint32_t i, const lock_state& row, effects& out) {
       break;
     case phase::building:
     case phase::partial: {
+      // by a build that was thought lost and came back: nobody else need be found
+      if (s.at == life::queued && row.origin != s.token) out.emplace_back(release{i, s.token});
       bool news = !s.told_building || s.token != row.token || row.phase == phase::partial;
       move(i, life::building);
       s.token = row.token;

@@ -166,6 +166,7 @@ struct farm {
   }
   void building(const std::string& n) {
     auto& r = row(n);
+    r.origin = r.token;
     r.phase = phase::building;
     r.token = {++tokens};
     run(p.on_rows({r}));
@@ -451,6 +452,27 @@ TEST_CASE("a failure that happened too often answers the request, and says how o
   CHECK(f.told.at("top").failure == failure::dependency_failed);
   f.built("other");
   CHECK(f.over == request_state::failed);
+}
+
+TEST_CASE("a build that was thought lost and came back takes the place of what was queued for it") {
+  farm f("app");
+  f.start();
+  auto queued = f.row("app").token;
+  auto& r = f.row("app");
+  r.phase = phase::building;
+  r.token = {++f.tokens};
+  SECTION("reclaimed: nobody else need be found") {
+    f.run(f.p.on_rows({r}));
+    CHECK(f.released == names{"app"});
+  }
+  SECTION("started as it was placed") {
+    r.origin = queued;
+    f.run(f.p.on_rows({r}));
+    CHECK(f.released.empty());
+  }
+  CHECK(f.state("app") == step_state::building);
+  f.run(f.p.on_rows({r}));
+  CHECK(f.released.size() <= 1);
 }
 
 TEST_CASE("what another graph holds is lent this request's priority, again and again") {

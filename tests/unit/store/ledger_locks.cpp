@@ -182,6 +182,21 @@ TEST_CASE("T9: a frozen build thaws only if somebody still wants it", "[ledger]"
   }
 }
 
+TEST_CASE("T9: a token that waits for a worker gives way to a build that came back", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  auto built = GENERATE(false, true);
+  auto lost = f.build(1);
+  f.done(ledger::release{key(1), lost, failure::infra, "lease lost"});
+  auto waiting = f.acquire(1);
+  auto token = f.ask<ledger::granted>(ledger::reclaim{key(1), drv(1), who(1, 7), node(1), built}).token;
+  REQUIRE(token > waiting);
+  REQUIRE(f.lock(1).phase == (built ? phase::partial : phase::building));
+  REQUIRE(f.refused(ledger::start{key(1), waiting, who(0, 9), node(0)}) == ec::stale);
+  f.done(ledger::release{key(1), waiting, failure::cancelled, "no longer wanted"});
+  REQUIRE(f.lock(1).token == token);
+  f.commit(1, token);
+}
+
 TEST_CASE("T9: what another holds or has realised cannot be reclaimed", "[ledger]") {
   farm f{EVERY_LEDGER};
   auto lost = f.build(1);
