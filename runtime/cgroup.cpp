@@ -70,6 +70,12 @@ constexpr int v1_kill_rounds = 20;
 void kill_all(const std::vector<std::string>& dirs) {
   for (const auto& dir : dirs)
     if (put(dir + "/cgroup.kill", "1")) return;
+  // what v1 has frozen dies when it is thawed, and not before
+  for (const auto& dir : dirs)
+    if (exists(dir + "/freezer.state")) {
+      kill_in(dir);
+      put(dir + "/freezer.state", "THAWED"); // ignored: what is left is told by whoever removes the group
+    }
   for (const auto& dir : dirs)
     for (int round = 0; round < v1_kill_rounds && !kill_in(dir); ++round)
       std::this_thread::yield();
@@ -99,7 +105,7 @@ std::vector<std::string> own_groups() {
     std::vector<std::string> mounts;
     if (controllers.empty())
       mounts = {"/sys/fs/cgroup/unified", "/sys/fs/cgroup"};
-    else if (controllers == "pids" || controllers == "memory")
+    else if (controllers == "pids" || controllers == "memory" || controllers == "freezer")
       mounts = {"/sys/fs/cgroup/" + controllers};
     for (const auto& mount : mounts)
       if (exists(mount + path + "/cgroup.procs")) {
@@ -107,13 +113,31 @@ std::vector<std::string> own_groups() {
         break;
       }
   }
+  // v2's first: it decides whether v1's freezer is of use
+  std::stable_partition(found.begin(), found.end(), [](auto& dir) { return exists(dir + "/cgroup.controllers"); });
   return found;
+}
+
+/// Opens what there is of the group's files.
+expected<cgroup_files> open_files(const std::vector<std::string>& dirs) {
+  cgroup_files files;
+  const auto open = [](const std::string& path, int how) { return unique_fd{::open(path.c_str(), how | O_CLOEXEC)}; };
+  for (const auto& dir : dirs) {
+    files.procs.push_back(open(dir + "/cgroup.procs", O_RDWR));
+    if (!files.procs.back()) return fail(ec::io, dir + "/cgroup.procs: " + std::strerror(errno));
+    if (!files.killer) files.killer = open(dir + "/cgroup.kill", O_WRONLY);
+    if (files.freezer) continue;
+    files.freezer = open(dir + "/cgroup.freeze", O_WRONLY);
+    if (files.freezer) continue;
+    files.freezer = open(dir + "/freezer.state", O_WRONLY);
+    files.freezer_is_v1 = static_cast<bool>(files.freezer);
+  }
+  return files;
 }
 
 } // namespace
 
-cgroup::cgroup(std::vector<std::string> dirs, std::vector<unique_fd> procs)
-    : dirs_(std::move(dirs)), procs_(std::move(procs)) {}
+cgroup::cgroup(std::vector<std::string> dirs, cgroup_files files) : dirs_(std::move(dirs)), files_(std::move(files)) {}
 
 cgroup::~cgroup() {
   // ignored: what remains is removed by the next start's sweep
@@ -150,11 +174,17 @@ cgroup_usage cgroup::usage() const {
 cgroup_root::cgroup_root(const std::string& name) : cgroup_root(name, own_groups()) {}
 
 cgroup_root::cgroup_root(const std::string& name, const std::vector<std::string>& hierarchies) {
+  bool freezes = false;
   for (const auto& parent : hierarchies) {
     auto dir = parent + "/coppice-" + name;
     if (::mkdir(dir.c_str(), 0755) < 0 && errno != EEXIST) continue; // ignored: not ours to use
     // v2 needs either cgroup.kill or a v1 hierarchy beside it; a directory whose processes we may not move is no use
     if (::access((dir + "/cgroup.procs").c_str(), W_OK) < 0) continue;
+    if (freezes && exists(dir + "/freezer.state")) { // one way is enough
+      ::rmdir(dir.c_str()); // ignored: it is empty, and swept if not
+      continue;
+    }
+    freezes |= exists(dir + "/cgroup.freeze") || exists(dir + "/freezer.state");
     for (const char* controller : {"+pids", "+memory"})
       if (exists(parent + "/cgroup.subtree_control") && put(parent + "/cgroup.subtree_control", controller))
         put(dir + "/cgroup.subtree_control", controller); // ignored: limits are then not kept
@@ -192,7 +222,6 @@ expected<void> cgroup_root::sweep(std::chrono::milliseconds wait) const {
 expected<std::shared_ptr<cgroup>> cgroup_root::make(const std::string& name, const cgroup_limits& limits) const {
   if (dirs_.empty()) return std::shared_ptr<cgroup>{};
   std::vector<std::string> dirs;
-  std::vector<unique_fd> procs;
   auto failed = [&dirs](const std::string& path) {
     auto why = fail(ec::io, "cannot make the control group " + path + ": " + std::strerror(errno));
     (void)remove_all(dirs, {}); // ignored: swept at the next start
@@ -202,8 +231,6 @@ expected<std::shared_ptr<cgroup>> cgroup_root::make(const std::string& name, con
     auto dir = parent + "/" + name;
     if (::mkdir(dir.c_str(), 0755) < 0) return failed(dir);
     dirs.push_back(dir);
-    procs.emplace_back(::open((dir + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
-    if (!procs.back()) return failed(dir + "/cgroup.procs");
     auto limit = [&dir](const char* file, std::int64_t n) {
       auto path = dir + file;
       return n <= 0 || !exists(path) || put(path, std::to_string(n));
@@ -212,7 +239,12 @@ expected<std::shared_ptr<cgroup>> cgroup_root::make(const std::string& name, con
     if (!limit("/memory.max", limits.memory_bytes_max)) return failed(dir + "/memory.max");
     if (!limit("/memory.limit_in_bytes", limits.memory_bytes_max)) return failed(dir + "/memory.limit_in_bytes");
   }
-  return std::make_shared<cgroup>(std::move(dirs), std::move(procs));
+  auto files = open_files(dirs);
+  if (!files) {
+    (void)remove_all(dirs, {}); // ignored: swept at the next start
+    return fail(ec::io, "cannot open the control group's " + files.error().what);
+  }
+  return std::make_shared<cgroup>(std::move(dirs), std::move(*files));
 }
 
 } // namespace coppice::rt

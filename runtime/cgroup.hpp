@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-/// Control groups where the machine lets us have them: v2 (cgroup.kill) and the v1 hierarchies `pids` and `memory`.
-/// Without any, builds still die by their pid namespace (INV-11); somebody else must then keep the limits below.
+/// Control groups where the machine lets us have them: v2 (cgroup.kill, cgroup.freeze) and the v1 hierarchies `pids`,
+/// `memory` and, where v2 cannot freeze, `freezer`. Without any, builds still die by their pid namespace (INV-11); somebody else must then keep the limits below.
 namespace coppice::rt {
 
 /// What one build may use at most; zero means no limit.
@@ -28,17 +28,24 @@ struct cgroup_usage {
   bool pids_reached = false; ///< a process could not be started for the limit
 };
 
+/// Files of one group that a process outside of it works with.
+struct cgroup_files {
+  std::vector<unique_fd> procs; ///< each `cgroup.procs`: a process that writes "0" to all of them is in the group
+  unique_fd freezer;            ///< takes "1" and "0", or FROZEN and THAWED; none: it cannot be frozen
+  bool freezer_is_v1 = false;   ///< the latter
+  unique_fd killer;             ///< `cgroup.kill`: takes "1"; none: processes are killed one by one
+};
+
 /// One build's group: a directory in each hierarchy. Killed when destroyed, and removed if that is at once possible.
 class cgroup {
 public:
-  explicit cgroup(std::vector<std::string> dirs, std::vector<unique_fd> procs);
+  explicit cgroup(std::vector<std::string> dirs, cgroup_files files);
   ~cgroup();
   cgroup(const cgroup&) = delete;
   cgroup& operator=(const cgroup&) = delete;
 
-  /// Open `cgroup.procs` files: a process that writes "0" to all of them is in the group.
-  const std::vector<unique_fd>& procs() const { return procs_; }
-  /// Kills every process in it; those that start meanwhile too. Takes microseconds; they may need longer to be gone.
+  const cgroup_files& files() const { return files_; }
+  /// Kills every process in it, frozen or not; those that start meanwhile too. Takes microseconds; they may need longer to be gone.
   void kill() const;
   /// Kills, waits at most `wait` until nothing is left, and removes the group. Blocks.
   expected<void> remove(std::chrono::milliseconds wait) const;
@@ -47,7 +54,7 @@ public:
 
 private:
   std::vector<std::string> dirs_;
-  std::vector<unique_fd> procs_;
+  cgroup_files files_;
 };
 
 /// Our part of the machine's hierarchies: a directory `coppice-<name>` in each that is writable.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "runtime/clock.hpp"
 #include "runtime/fd.hpp"
 
 #include <sys/types.h>
@@ -29,7 +30,7 @@ enum class output_kind : std::uint8_t {
 
 /// What ends a process that does not end by itself. Zero means no limit.
 struct process_limits {
-  std::chrono::milliseconds timeout{0}; ///< in all
+  std::chrono::milliseconds timeout{0}; ///< in all, as the next without the time it was frozen
   std::chrono::milliseconds silence{0}; ///< without output, while somebody takes its output
   std::uint64_t log_bytes_max = 0;      ///< of output in all
 };
@@ -38,6 +39,15 @@ struct process_limits {
 struct process_user {
   uid_t uid = 0;
   gid_t gid = 0;
+};
+
+/// A small program between us and the process that stops it when its time is over, also when we stand still, and kills
+/// it when we are gone: apps/jail. It stays outside of the process's group, and keeps our user.
+struct process_watchdog {
+  std::string program;                ///< its path
+  boot_clock::time_point deadline;    ///< extend() moves it; boot_clock::time_point::max(): it never comes
+  std::chrono::milliseconds kill_grace{0}; ///< so long before it the group is frozen, or killed if it cannot be
+  std::chrono::milliseconds freeze_max{0}; ///< so long it may stand still, then it is killed
 };
 
 /// What to run. Standard input is the null device, the process leads a session of its own, all signals are reset, and
@@ -52,6 +62,7 @@ struct process_spec {
   bool output_on_stdout = true; ///< false: only standard error has it, standard output is the null device
   std::optional<process_user> run_as;
   std::shared_ptr<cgroup> group; ///< started in it; all in it is killed when the process ends
+  std::optional<process_watchdog> watchdog;
   process_limits limits;
   std::chrono::milliseconds grace{2'000}; ///< between TERM and KILL when a limit is reached
   std::size_t window_bytes = 1 << 20;     ///< output told and not yet acknowledged; then it is not read further
@@ -64,6 +75,7 @@ enum class process_end : std::uint8_t {
   timed_out,   ///< limits.timeout
   silent,      ///< limits.silence
   log_limit,   ///< limits.log_bytes_max
+  lease_over,  ///< its watchdog's deadline, or freeze_max after it
   not_started, ///< `text` says why
 };
 
@@ -90,6 +102,8 @@ struct process_observer {
   std::function<void(std::string)> output;         ///< bytes, in order; to be acknowledged
   std::function<void(const process_exit&)> exited; ///< called exactly once, after all output
   std::function<void(pid_t)> started = {};         ///< its number, before any output; not if it does not start
+  std::function<void()> frozen = {};               ///< by its watchdog
+  std::function<void(std::chrono::milliseconds)> thawed = {}; ///< after it stood still for so long
 };
 
 /// Starts, limits and ends processes. Every function may be called from any thread and returns at once.
@@ -102,7 +116,9 @@ public:
   virtual void start(process_id id, process_spec spec, process_observer observer) = 0;
   /// `bytes` of its output are dealt with; unknown or ended ids are ignored.
   virtual void ack(process_id id, std::size_t bytes) = 0;
-  /// TERM to its process group now, KILL to the group and its cgroup after `grace` (0: at once). `exited` follows.
+  /// Its watchdog's deadline is not before `deadline`; ids without a watchdog are ignored, too.
+  virtual void extend(process_id id, boot_clock::time_point deadline) = 0;
+  /// TERM to its process group now, KILL to the group and its cgroup after `grace` (0, or frozen: at once). `exited` follows.
   /// Unknown or ended ids are ignored; the shortest grace of several calls holds.
   virtual void cancel(process_id id, std::chrono::milliseconds grace) = 0;
 

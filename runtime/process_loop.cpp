@@ -2,11 +2,13 @@
 
 #include "runtime/cgroup.hpp"
 #include "runtime/spawn.hpp"
+#include "runtime/watchdog.hpp"
 
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -52,6 +54,7 @@ struct process_loop::commands {
   };
   std::vector<start> starts;
   std::map<process_id, std::size_t> acks; // of running processes at most window_bytes each
+  std::map<process_id, boot_clock::time_point> extends;
   std::map<process_id, milliseconds> cancels;
   bool stop = false;
 };
@@ -69,11 +72,14 @@ struct process_loop::child {
   std::optional<steady::time_point> kill_at{}; ///< set once TERM was sent
   std::size_t unacked = 0;
   bool paused = false; ///< its output is not read until something is acknowledged
+  bool frozen = false; ///< by its watchdog
+  boot_clock::time_point lease{}; ///< the watchdog's deadline, as it was last told
 
   /// When something is to be done if nothing happens.
   steady::time_point deadline() const {
     if (kill_at) return *kill_at;
     auto at = steady::time_point::max();
+    if (frozen) return at;
     if (limits.timeout.count() > 0) at = started + limits.timeout;
     if (limits.silence.count() > 0 && !paused) at = std::min(at, last_output + limits.silence);
     return at;
@@ -90,7 +96,8 @@ public:
       const int n = ::epoll_wait(poll_.get(), events.data(), static_cast<int>(events.size()), wait_ms());
       for (int i = 0; i < n; ++i)
         handle(events[static_cast<std::size_t>(i)].data.u64);
-      if (steady::now() >= check_at_) check_deadlines();
+      // not after an interrupted wait: whoever was stopped and continued may have missed what waits to be read
+      if (n >= 0 && steady::now() >= check_at_) check_deadlines();
     }
     while (!children_.empty())
       finish(children_.begin());
@@ -98,7 +105,9 @@ public:
 
 private:
   using children = std::map<process_id, child>;
-  static constexpr std::uint64_t output_bit = 1;
+  /// What of a process an event is about: two bits beside its id.
+  enum source : std::uint64_t { its_end, its_output, its_watchdog };
+  static std::uint64_t tag_of(process_id id, source s) { return id << 2 | s; }
 
   int wait_ms() const {
     auto at = stopping_ ? std::min(check_at_, stop_at_) : check_at_;
@@ -109,12 +118,13 @@ private:
 
   void handle(std::uint64_t tag) {
     if (tag == 0) return take_commands();
-    auto it = children_.find(tag >> 1);
+    auto it = children_.find(tag >> 2);
     if (it == children_.end()) return;
-    if (tag & output_bit)
-      read_output(it->second);
-    else
-      finish(it);
+    switch (tag & 3) {
+    case its_end: return finish(it);
+    case its_output: return read_output(it->second);
+    case its_watchdog: return listen(it->second);
+    }
   }
 
   void watch(int fd, std::uint64_t tag) {
@@ -141,6 +151,8 @@ private:
       start(s);
     for (auto [id, bytes_acked] : todo.acks)
       if (auto it = children_.find(id); it != children_.end()) ack(id, it->second, bytes_acked);
+    for (auto [id, deadline] : todo.extends)
+      if (auto it = children_.find(id); it != children_.end()) extend(it->second, deadline);
     for (auto [id, grace] : todo.cancels)
       if (auto it = children_.find(id); it != children_.end()) end(it->second, process_end::cancelled, grace);
     if (stopping_)
@@ -162,8 +174,10 @@ private:
     if (s.observer.started) s.observer.started(os->pid);
     child c{std::move(s.observer), std::move(s.spec.group), s.spec.limits,
             s.spec.grace,          s.spec.window_bytes,     std::move(*os)};
-    watch(c.os.handle.get(), s.id << 1);
-    watch(c.os.output.get(), s.id << 1 | output_bit);
+    watch(c.os.handle.get(), tag_of(s.id, its_end));
+    watch(c.os.output.get(), tag_of(s.id, its_output));
+    if (c.os.control) watch(c.os.control.get(), tag_of(s.id, its_watchdog));
+    if (s.spec.watchdog) c.lease = s.spec.watchdog->deadline;
     check_at_ = std::min(check_at_, c.deadline());
     children_.emplace(s.id, std::move(c));
   }
@@ -174,7 +188,7 @@ private:
     c.paused = false;
     c.last_output = steady::now(); // the silence was ours
     check_at_ = std::min(check_at_, c.deadline());
-    if (c.os.output) watch(c.os.output.get(), id << 1 | output_bit);
+    if (c.os.output) watch(c.os.output.get(), tag_of(id, its_output));
   }
 
   /// Reads what is there, at most `bytes_max`; false when there is nothing more now.
@@ -218,8 +232,62 @@ private:
     c.os.output.reset();
   }
 
+  static void extend(child& c, boot_clock::time_point deadline) {
+    if (!c.os.control || deadline <= c.lease) return;
+    c.lease = deadline;
+    const auto ms = std::chrono::duration_cast<milliseconds>(deadline.time_since_epoch());
+    const watchdog_word word{watchdog_word::kind::extend, 0, ms.count()};
+    // ignored: it has ended, or stands still itself, and will hear of a later deadline
+    (void)::send(c.os.control.get(), &word, sizeof word, MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
+
+  /// Takes what the watchdog has said.
+  void listen(child& c) {
+    struct {
+      watchdog_word word;
+      char text[watchdog_text_bytes_max];
+    } said;
+    while (c.os.control) {
+      const auto n = ::recv(c.os.control.get(), &said, sizeof said, MSG_DONTWAIT);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0 && errno == EAGAIN) return;
+      if (n < static_cast<ssize_t>(sizeof said.word)) { // it ended, which is told by its handle
+        unwatch(c.os.control.get());
+        c.os.control.reset();
+        return;
+      }
+      on_word(c, said.word, {said.text, static_cast<std::size_t>(n) - sizeof said.word});
+    }
+  }
+
+  void on_word(child& c, const watchdog_word& word, std::string_view text) {
+    switch (word.what) {
+    case watchdog_word::kind::frozen:
+      c.frozen = true;
+      if (c.kill_at) end(c, c.result.end, milliseconds{0}); // it cannot end by itself any more
+      if (c.observer.frozen) c.observer.frozen();
+      break;
+    case watchdog_word::kind::thawed:
+      c.frozen = false;
+      c.started += milliseconds{word.ms};
+      c.last_output = std::max(c.last_output, std::min(steady::now(), c.last_output + milliseconds{word.ms}));
+      check_at_ = std::min(check_at_, c.deadline());
+      if (c.observer.thawed) c.observer.thawed(milliseconds{word.ms});
+      break;
+    case watchdog_word::kind::lease_over:
+      if (!c.kill_at) c.result.end = process_end::lease_over;
+      break;
+    case watchdog_word::kind::not_started:
+      c.result.end = process_end::not_started;
+      c.result.text = "cannot start it: " + std::string{text};
+      break;
+    case watchdog_word::kind::extend: break; // is not said to us
+    }
+  }
+
   /// Asks it to end, and sets when it is made to.
   void end(child& c, process_end why, milliseconds grace) {
+    if (c.frozen) grace = milliseconds{0};
     auto kill_at = steady::now() + grace;
     if (!c.kill_at) {
       c.result.end = why;
@@ -255,6 +323,7 @@ private:
     const auto handle = static_cast<id_t>(c.os.handle.get());
     ::waitid(P_PIDFD, handle, &info, WEXITED | WNOHANG | WNOWAIT); // ignored: si_pid stays 0 then
     if (info.si_pid == 0 && !stopping_) return;
+    listen(c); // its last words
     // before it is reaped: until then its number names no other group
     ::kill(-c.os.pid, SIGKILL); // ignored: nobody may be left
     if (c.group) c.group->kill();
@@ -346,6 +415,15 @@ void process_loop::ack(process_id id, std::size_t bytes) {
   {
     std::lock_guard lock{mutex_};
     waiting_->acks[id] += bytes;
+  }
+  wake();
+}
+
+void process_loop::extend(process_id id, boot_clock::time_point deadline) {
+  {
+    std::lock_guard lock{mutex_};
+    auto& at = waiting_->extends[id];
+    at = std::max(at, deadline);
   }
   wake();
 }

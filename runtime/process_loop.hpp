@@ -26,6 +26,7 @@ public:
 
   void start(process_id id, process_spec spec, process_observer observer) override;
   void ack(process_id id, std::size_t bytes) override;
+  void extend(process_id id, boot_clock::time_point deadline) override;
   void cancel(process_id id, std::chrono::milliseconds grace) override;
 
 private:

@@ -1,6 +1,7 @@
 #include "runtime/spawn.hpp"
 
 #include "runtime/cgroup.hpp"
+#include "runtime/watchdog.hpp"
 
 #include <fcntl.h>
 #include <grp.h>
@@ -8,6 +9,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -137,6 +139,42 @@ private:
 
 constexpr std::size_t child_stack_bytes = 64 * 1024;
 
+expected<output_ends> make_control() {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return os_failure("cannot make a socket pair");
+  return output_ends{unique_fd{ends[0]}, unique_fd{ends[1]}};
+}
+
+std::string to_ms(std::chrono::milliseconds d) {
+  return std::to_string(d.count());
+}
+
+/// The command line of apps/jail. `fds` are the descriptors that it gets; those it needs are added, `control` first.
+std::vector<std::string> jail_argv(const process_spec& spec, int control, std::vector<int>& fds) {
+  const auto add = [&fds](int fd) {
+    if (fd >= 0) fds.push_back(fd);
+    return fd < 0 ? std::string{"-1"} : std::to_string(fds.size() - 1);
+  };
+  const auto& w = *spec.watchdog;
+  const auto since = w.deadline.time_since_epoch();
+  const auto deadline = w.deadline == boot_clock::time_point::max()
+                            ? watchdog::never
+                            : std::chrono::duration_cast<std::chrono::milliseconds>(since);
+  const bool drops = spec.run_as.has_value();
+  std::vector<std::string> argv{w.program,          add(control),        to_ms(deadline), to_ms(w.kill_grace),
+                                to_ms(w.freeze_max), drops ? std::to_string(spec.run_as->uid) : "-1",
+                                drops ? std::to_string(spec.run_as->gid) : "-1"};
+  static const cgroup_files none;
+  const auto& files = spec.group ? spec.group->files() : none;
+  std::string procs;
+  for (const auto& file : files.procs)
+    procs += (procs.empty() ? "" : ",") + add(file.get());
+  argv.insert(argv.end(), {procs.empty() ? "-1" : procs, add(files.freezer.get()), files.freezer_is_v1 ? "1" : "2",
+                           add(files.killer.get()), "--"});
+  argv.insert(argv.end(), spec.argv.begin(), spec.argv.end());
+  return argv;
+}
+
 } // namespace
 
 expected<spawned> spawn(const process_spec& spec) {
@@ -152,15 +190,28 @@ expected<spawned> spawn(const process_spec& spec) {
   unique_fd null{::open("/dev/null", O_RDWR | O_CLOEXEC)};
   if (!null) return os_failure("cannot open /dev/null");
 
-  auto argv = pointers(spec.argv), env = pointers(spec.env);
-  plan p{::getpid(), spec.cwd.c_str(), argv.data(), env.data(), spec.run_as ? &*spec.run_as : nullptr, {}, {}};
+  output_ends control;
+  if (spec.watchdog) {
+    auto made = make_control();
+    if (!made) return tl::unexpected(made.error());
+    control = std::move(*made);
+  }
+  auto env = pointers(spec.env);
+  plan p{::getpid(), spec.cwd.c_str(), nullptr, env.data(), nullptr, {}, {}};
   p.fds = {null.get(), (spec.output_on_stdout ? output->theirs : null).get(), output->theirs.get()};
   for (const auto& fd : spec.fds)
     p.fds.push_back(fd->get());
   if (report.theirs) p.fds.push_back(report.theirs.get());
-  if (spec.group)
-    for (const auto& procs : spec.group->procs())
-      p.groups.push_back(procs.get());
+  // with a watchdog, its child does what is done here without one
+  const auto words = spec.watchdog ? jail_argv(spec, control.theirs.get(), p.fds) : spec.argv;
+  auto argv = pointers(words);
+  p.argv = argv.data();
+  if (!spec.watchdog) {
+    p.user = spec.run_as ? &*spec.run_as : nullptr;
+    if (spec.group)
+      for (const auto& procs : spec.group->files().procs)
+        p.groups.push_back(procs.get());
+  }
 
   alignas(16) static thread_local std::array<std::byte, child_stack_bytes> stack;
   int handle = -1;
@@ -170,11 +221,12 @@ expected<spawned> spawn(const process_spec& spec) {
     pid = ::clone(child_main, stack.data() + stack.size(), CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &p, &handle);
   }
   if (pid < 0) return os_failure("cannot start " + spec.argv[0]);
-  spawned result{pid, unique_fd{handle}, std::move(output->ours), std::move(report.ours)};
+  spawned result{pid, unique_fd{handle}, std::move(output->ours), std::move(report.ours),
+                 std::move(control.ours)};
   if (p.failed_at) {
     siginfo_t info;
     ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED); // ignored: it did exit
-    return fail(ec::io, "cannot start " + spec.argv[0] + ": " + p.failed_at + ": " + std::strerror(p.failed_with));
+    return fail(ec::io, "cannot start " + words[0] + ": " + p.failed_at + ": " + std::strerror(p.failed_with));
   }
   return result;
 }

@@ -12,10 +12,11 @@ struct spawned {
   unique_fd handle; ///< its pidfd
   unique_fd output; ///< non-blocking
   unique_fd report; ///< non-blocking; none unless asked for
+  unique_fd control; ///< of its watchdog, whose number and pidfd the above are then: takes and gives watchdog_words
 };
 
 /// Starts it without copying our memory. It is killed when the calling thread ends, so that thread must outlive it.
-/// Fails if any step up to and including execve does; nothing runs then.
+/// Fails if any step up to and including execve does; nothing runs then. With a watchdog that is said of its own start.
 expected<spawned> spawn(const process_spec& spec);
 
 } // namespace coppice::rt

@@ -46,6 +46,8 @@ std::pair<failure, std::string> explain(const std::string& drv, const limit_sett
   case rt::process_end::log_limit:
     return {failure::log_limit, "'" + drv + "' killed after writing more than " + std::to_string(limits.log_bytes_max) +
                                     " bytes of log output"};
+  case rt::process_end::lease_over:
+    return {failure::infra, "building of '" + drv + "' was ended: the lease of its machine ran out"};
   case rt::process_end::exited: break;
   }
   if (!e.report.starts_with('r'))

@@ -40,6 +40,7 @@ public:
     world_.after(build_time, [this, id] { finish(id); });
   }
   void ack(rt::process_id, std::size_t) override {}
+  void extend(rt::process_id, rt::boot_clock::time_point) override {}
   /// As SIGKILL does: nothing of it runs any more, its end is told later.
   void cancel(rt::process_id id, std::chrono::milliseconds) override {
     auto gone = running_.extract(id);

@@ -22,6 +22,7 @@ class fake_port final : public rt::process_port {
 public:
   void start(rt::process_id, rt::process_spec, rt::process_observer) override {}
   void ack(rt::process_id, std::size_t bytes) override { acked += bytes; }
+  void extend(rt::process_id, rt::boot_clock::time_point) override {}
   void cancel(rt::process_id, std::chrono::milliseconds) override {}
   std::atomic<std::size_t> acked{0};
 };

@@ -441,7 +441,7 @@ TEST_CASE("the sweep at the start kills what an earlier process left (INV-11)") 
   pid_t earlier = ::fork();
   if (earlier == 0) {
     auto group = root.make("build-3", {});
-    for (const auto& procs : (*group)->procs())
+    for (const auto& procs : (*group)->files().procs)
       (void)!::write(procs.get(), "0", 1);
     ::setsid();
     ::execl("/bin/sleep", "sleep", mark.c_str(), nullptr);
