@@ -1,5 +1,6 @@
 #pragma once
 
+#include "messages/events.hpp"
 #include "messages/reflect.hpp"
 
 #include <chrono>
@@ -87,6 +88,7 @@ struct node_settings {
   std::string store_dir = "";            ///< empty: in the state directory; "/nix/store": the machine's own store
   std::uint32_t threads = 0;             ///< for hashing and files; 0: one per CPU
   std::int32_t compression_level = 3;    ///< zstd's
+  std::uint32_t events_max = farm_events_kept_max; ///< kept in memory for those who come late; at least 1
   limit_settings limits;
   upstream_settings upstream;
   failure_settings failures;
@@ -97,7 +99,7 @@ struct node_settings {
   COPPICE_STRUCT(node_settings, 1, node, 2, state_dir, 3, listen, 4, http, 5, log_level, 6, max_jobs, 7, cores, 8,
                  systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits, 15,
                  http_url, 16, upstream, 17, failures, 18, hub, 19, hub_key, 20, secret_key,
-                 21, hub_node, 22, mandatory_features)
+                 21, hub_node, 22, mandatory_features, 23, events_max)
 };
 
 } // namespace coppice::actors

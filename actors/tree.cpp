@@ -120,7 +120,8 @@ event_port begin_events(rt::directory& dir, const node_parts& parts) {
   if (!parts.keeps_events) return {};
   auto wall = parts.clock->wall_now().time_since_epoch();
   auto stream = std::chrono::duration_cast<std::chrono::milliseconds>(wall).count();
-  event_port events{std::make_shared<event_log>(*parts.clock, parts.me.node, static_cast<std::uint64_t>(stream))};
+  event_port events{std::make_shared<event_log>(*parts.clock, parts.me.node, static_cast<std::uint64_t>(stream),
+                                                parts.settings.events_max)};
   farm_event first;
   first.kind = event_kind::node_started;
   first.node = parts.me.node;

@@ -61,8 +61,9 @@ struct farm_event {
                  failure, 11, step, 12, outcome, 13, duration_ms, 14, bytes, 15, count, 16, text)
 };
 inline constexpr std::size_t event_text_bytes_max = 200;
-/// Events that a node keeps for those who come late; older ones are gone, and `lost` says how many.
-inline constexpr std::size_t farm_events_kept_max = 32'768;
+/// Events that a node keeps for those who come late, unless it is told otherwise; older ones are gone, and `lost` says how
+/// many.
+inline constexpr std::uint32_t farm_events_kept_max = 32'768;
 /// Events in one answer; ask again for more.
 inline constexpr std::uint32_t farm_events_per_page_max = 1'000;
 /// Followers of one node's events that wait at once; further ones: overloaded.

@@ -44,7 +44,7 @@ inline constexpr std::size_t field_count = std::tuple_size_v<decltype(T::struct_
 template <coppice::reflected T>
 struct caf::allowed_unsafe_message_type<T> : std::true_type {};
 
-// Pairs of (key, member) become a comma-separated list of fields; up to 22 of them.
+// Pairs of (key, member) become a comma-separated list of fields; up to 32 of them.
 #define COPPICE_F_2(T, k, m)                                                                                           \
   ::coppice::field {                                                                                                   \
     k, #m, &T::m                                                                                                       \
@@ -70,13 +70,25 @@ struct caf::allowed_unsafe_message_type<T> : std::true_type {};
 #define COPPICE_F_40(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_38(T, __VA_ARGS__)
 #define COPPICE_F_42(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_40(T, __VA_ARGS__)
 #define COPPICE_F_44(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_42(T, __VA_ARGS__)
-#define COPPICE_F_PICK(_1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13, _14, _15, _16, _17, _18, _19, _20, _21, \
-                       _22, _23, _24, _25, _26, _27, _28, _29, _30, _31, _32, _33, _34, _35, _36, _37, _38, _39, _40,  \
-                       _41, _42, _43, _44, N, ...)                                                                                         \
+#define COPPICE_F_46(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_44(T, __VA_ARGS__)
+#define COPPICE_F_48(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_46(T, __VA_ARGS__)
+#define COPPICE_F_50(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_48(T, __VA_ARGS__)
+#define COPPICE_F_52(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_50(T, __VA_ARGS__)
+#define COPPICE_F_54(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_52(T, __VA_ARGS__)
+#define COPPICE_F_56(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_54(T, __VA_ARGS__)
+#define COPPICE_F_58(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_56(T, __VA_ARGS__)
+#define COPPICE_F_60(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_58(T, __VA_ARGS__)
+#define COPPICE_F_62(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_60(T, __VA_ARGS__)
+#define COPPICE_F_64(T, k, m, ...) COPPICE_F_2(T, k, m), COPPICE_F_62(T, __VA_ARGS__)
+#define COPPICE_F_PICK(_1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13, _14, _15, _16, _17, _18, _19, _20,      \
+                       _21, _22, _23, _24, _25, _26, _27, _28, _29, _30, _31, _32, _33, _34, _35, _36, _37, _38, _39,  \
+                       _40, _41, _42, _43, _44, _45, _46, _47, _48, _49, _50, _51, _52, _53, _54, _55, _56, _57, _58,  \
+                       _59, _60, _61, _62, _63, _64, N, ...)                                                           \
   COPPICE_F_##N
 #define COPPICE_FIELDS(T, ...)                                                                                         \
-  COPPICE_F_PICK(__VA_ARGS__, 44, 43, 42, 41, 40, 39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19,  \
-                 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1)                                        \
+  COPPICE_F_PICK(__VA_ARGS__, 64, 63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43,  \
+                              42, 41, 40, 39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21,  \
+                              20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1)                   \
   (T, __VA_ARGS__)
 
 // Inside the struct's body, last: COPPICE_STRUCT(job, 1, drv, 2, inputs). `inspect` is a hidden friend,

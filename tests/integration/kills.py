@@ -27,7 +27,8 @@ KILLS = int(os.environ.get("COPPICE_CHAOS_KILLS", "200"))
 WORKLOAD = os.environ.get("COPPICE_CHAOS_ATTRIBUTE", "all")
 
 # Any number of deaths of workers: none of them is the derivation's fault here.
-SETTINGS = '[failures]\nattempts_max = 1000000\npoison_max = 1000\nretry_first = "50 ms"\nretry_max = "400 ms"\n'
+# Few events are kept, so that memory is flat once they are, in a round or two, and not in 25.
+SETTINGS = 'events_max = 1000\n[failures]\nattempts_max = 1000000\npoison_max = 1000\nretry_first = "50 ms"\nretry_max = "400 ms"\n'
 
 # Layers that refer to all below, some outputs of more than one name, one fixed output in its own lane.
 GRAPH = '''let
