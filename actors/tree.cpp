@@ -30,6 +30,13 @@ rt::supervisor_options supervise(rt::strategy how, std::size_t max_restarts, std
   return o;
 }
 
+/// All else waits for it, and leases run meanwhile: the longest pause is a small part of one.
+rt::supervisor_options supervise_error_kernel() {
+  auto o = supervise(rt::strategy::rest_for_one, 5, 60s);
+  o.restarts.backoff_max = 2s;
+  return o;
+}
+
 expected<sandbox_settings> sandbox_of(const node_parts& parts) {
   sandbox_settings s;
   s.cores = parts.settings.cores;
@@ -210,7 +217,7 @@ planting::planting(rt::directory& dir, const node_parts& parts, sandbox_settings
     , sandbox_(std::move(sandbox))
     , events_(begin_events(dir, parts))
     , root_{dir, "/" + parts.me.node.value, supervise(rt::strategy::one_for_one, 3, 60s)}
-    , lock_sup_(root_.node("lock", supervise(rt::strategy::rest_for_one, 5, 60s)))
+    , lock_sup_(root_.node("lock", supervise_error_kernel()))
     , coord_sup_(root_.node("coord", supervise(rt::strategy::one_for_one, 5, 60s)))
     , work_sup_(root_.node("work", supervise(rt::strategy::one_for_one, 5, 60s)))
     , deliver_sup_(root_.node("deliver", supervise(rt::strategy::one_for_one, 5, 60s)))

@@ -135,6 +135,11 @@ public:
       if (s.path == order.path) return s.restarts;
     throw std::runtime_error("there is no " + order.path);
   }
+  actor_state state_of(const std::string& path) {
+    for (auto& s : w.directory.describe())
+      if (s.path == path) return s.state;
+    throw std::runtime_error("there is no " + path);
+  }
   /// What should not be there any more, a line for each; waits a while for it to go.
   std::string left_behind() {
     std::string left;
