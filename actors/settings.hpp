@@ -71,6 +71,15 @@ struct failure_settings {
                  fail_unplaceable)
 };
 
+/// For how long a member's locks last without a word from it (reliability.md 4.4).
+struct lease_settings {
+  std::chrono::milliseconds ttl{30'000};        ///< then others take over; a member's must not be longer than its hub's
+  std::chrono::milliseconds renew{5'000};       ///< between two keep-alives
+  std::chrono::milliseconds guard{1'000};       ///< a member takes its lease to be over so long before the hub may
+  std::chrono::milliseconds freeze_max{120'000}; ///< so long a build stands still without a lease, then it is killed
+  COPPICE_STRUCT(lease_settings, 1, ttl, 2, renew, 3, guard, 4, freeze_max)
+};
+
 /// What a node is told by its configuration file (config/node.toml documents every key) and its command line.
 struct node_settings {
   std::string node = "";                 ///< name of this machine; empty: the host's name
@@ -96,10 +105,11 @@ struct node_settings {
   std::string hub_node = "";             ///< its name
   std::string hub_key = "";              ///< its public key
   std::string secret_key = "";           ///< this node's own, by which the hub knows it; empty: made at the first start
+  lease_settings lease;
   COPPICE_STRUCT(node_settings, 1, node, 2, state_dir, 3, listen, 4, http, 5, log_level, 6, max_jobs, 7, cores, 8,
                  systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits, 15,
                  http_url, 16, upstream, 17, failures, 18, hub, 19, hub_key, 20, secret_key,
-                 21, hub_node, 22, mandatory_features, 23, events_max)
+                 21, hub_node, 22, mandatory_features, 23, events_max, 24, lease)
 };
 
 } // namespace coppice::actors

@@ -65,6 +65,8 @@ worker_state::config worker_config(const node_parts& parts, sandbox_settings san
   c.log_dir = parts.state_dir / "running";
   c.etc_dir = parts.state_dir / "etc";
   c.exec_program = find_program("coppice-exec");
+  c.jail_program = find_program("coppice-jail");
+  c.freeze_max = parts.settings.lease.freeze_max;
   c.sandbox = std::move(sandbox);
   c.run_as = parts.run_as;
   c.limits = parts.settings.limits;
@@ -149,7 +151,7 @@ event_port begin_events(rt::directory& dir, const node_parts& parts) {
 /// Declares a node's subtrees, each function one of them, those that others stand on first.
 class planting {
 public:
-  planting(rt::directory& dir, const node_parts& parts, sandbox_settings sandbox);
+  planting(rt::directory& dir, const node_parts& parts, sandbox_settings sandbox, lease_times leases);
   /// The error levels and the order of the tree in docs/architecture.md.
   void lock();
   void care();
@@ -211,11 +213,12 @@ private:
   std::optional<cache_server_actor> cache_;
 };
 
-planting::planting(rt::directory& dir, const node_parts& parts, sandbox_settings sandbox)
+planting::planting(rt::directory& dir, const node_parts& parts, sandbox_settings sandbox, lease_times leases)
     : dir_(dir)
     , parts_(parts)
     , sandbox_(std::move(sandbox))
     , events_(begin_events(dir, parts))
+    , leases_(leases)
     , root_{dir, "/" + parts.me.node.value, supervise(rt::strategy::one_for_one, 3, 60s)}
     , lock_sup_(root_.node("lock", supervise_error_kernel()))
     , coord_sup_(root_.node("coord", supervise(rt::strategy::one_for_one, 5, 60s)))
@@ -245,10 +248,11 @@ void planting::lock() {
     c.clock = parts_.clock;
     c.events = events_;
     c.thread = parts_.ledger_thread;
+    c.own = parts_.me.session;
     lock_sup_.child_with<ledger_state>("ledger", busy_child_, c, ledger_state::watchers{locks_, *keeper_, *publisher_});
     expose<farm_ledger_actor>("/lock/ledger");
   }
-  session_ = lock_sup_.child<session_state>("session", session_state::config{parts_.me, leases_, parts_.clock}, ledger_);
+  session_ = lock_sup_.child<session_state>("session", session_state::config{parts_.me, leases_, parts_.clock, !member()}, ledger_);
   lock_sup_.child_with<lock_manager_state>("lock-manager", busy_child_, ledger_, *session_);
 }
 
@@ -342,7 +346,7 @@ void planting::work() {
     work_sup_.child_with<substituter_state>("substituter", patient_child, c,
                                             substituter_state::peers{ledger_, fetcher, *importer_});
   }
-  worker_state::peers peers{ledger_,       locks_, fetcher,
+  worker_state::peers peers{ledger_,       locks_, *session_, fetcher,
                             *observatory_, pool_,  workers_sup_.handle(),
                             uploader_starter(parts_, ledger_, importer_, uploads_sup_.handle(), events_)};
   worker_pool_state::config c;
@@ -394,7 +398,9 @@ void planting::inspect() {
 expected<node_tree> declare_tree(rt::directory& dir, const node_parts& parts) {
   auto sandbox = sandbox_of(parts);
   if (!sandbox) return tl::unexpected(sandbox.error());
-  planting p{dir, parts, std::move(*sandbox)};
+  auto leases = lease_times_of(parts.settings.lease, parts.settings.limits.kill_grace);
+  if (!leases) return tl::unexpected(leases.error());
+  planting p{dir, parts, std::move(*sandbox), *leases};
   p.lock();
   p.care();
   p.coordinate();

@@ -27,6 +27,9 @@ COPPICE_ATOM(start, "start");
 COPPICE_ATOM(release, "release");
 COPPICE_ATOM(partial, "partial");
 COPPICE_ATOM(reclaim, "reclaim");
+COPPICE_ATOM(lease, "lease");
+COPPICE_ATOM(extend, "extend");
+COPPICE_ATOM(frozen, "frozen");
 COPPICE_ATOM(commit, "commit");
 COPPICE_ATOM(fail, "fail");
 COPPICE_ATOM(watch, "watch");
@@ -112,6 +115,8 @@ using ledger_actor = caf::typed_actor<
 using session_actor = caf::typed_actor<
   /// This node's session; waits until it is open.
   replies_to<atom::get_atom>::with<session_info>,
+  /// The node's lease as it is, open or not.
+  replies_to<atom::lease_atom>::with<lease_term>,
   // INTERNAL: renew the lease
   reacts_to<atom::tick_atom>>;
 
@@ -122,13 +127,13 @@ using lock_manager_actor = caf::typed_actor<
   /// The rows as they are; the watcher hears of their changes from now on.
   replies_to<atom::watch_atom, std::vector<inhash>, lock_watcher_actor>::with<ledger::lock_states>,
   /// T6, for a WORKER, which hears of the row's changes from now on.
-  replies_to<atom::start_atom, start_attempt, lock_watcher_actor>::with<ledger::granted>,
+  replies_to<atom::start_atom, start_attempt, lock_watcher_actor>::with<granted_lock>,
   /// T7.
   replies_to<atom::release_atom, ledger::release>::with<ledger::done>,
   /// T8.
   replies_to<atom::partial_atom, ledger::partial>::with<ledger::done>,
   /// T9.
-  replies_to<atom::reclaim_atom, reclaim_lock, lock_watcher_actor>::with<ledger::granted>,
+  replies_to<atom::reclaim_atom, reclaim_lock, lock_watcher_actor>::with<granted_lock>,
   /// T11.
   replies_to<atom::commit_atom, ledger::commit>::with<ledger::done>,
   /// T12.
@@ -283,6 +288,11 @@ using worker_actor = lock_watcher_actor::extend<
 using executor_actor = caf::typed_actor<
   /// End the build: TERM, then KILL after the grace time; `exited` follows.
   reacts_to<atom::stop_atom, failure, std::string>,
+  /// It may run until then: lease_term::until_ms.
+  reacts_to<atom::extend_atom, std::int64_t>,
+  // INTERNAL: its watchdog froze it, or let it go on after so many milliseconds
+  reacts_to<atom::frozen_atom>,
+  reacts_to<atom::frozen_atom, std::int64_t>,
   // INTERNAL: the process ended
   reacts_to<atom::exited_atom, build_exit>,
   // INTERNAL: look at what it uses

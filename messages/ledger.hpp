@@ -141,12 +141,14 @@ struct open_session {
   node_id node;
   coppice::incarnation incarnation;
   session_id session;
-  COPPICE_STRUCT(open_session, 1, node, 2, incarnation, 3, session)
+  std::int64_t ttl_ms = 0; ///< for how long it takes the session to last; invalid if the ledger ends it earlier
+  COPPICE_STRUCT(open_session, 1, node, 2, incarnation, 3, session, 4, ttl_ms)
 };
 /// T2. Answer: done or session_over.
 struct keep_alive {
   session_id session;
-  COPPICE_STRUCT(keep_alive, 1, session)
+  std::int64_t ttl_ms = 0; ///< as of T1
+  COPPICE_STRUCT(keep_alive, 1, session, 2, ttl_ms)
 };
 /// T3. Answer: the request_row as it stands, or conflict if the id was used for another body or by another client.
 struct submit {

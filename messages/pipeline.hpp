@@ -3,6 +3,8 @@
 #include "messages/build.hpp"
 #include "messages/ledger.hpp"
 
+#include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <set>
@@ -10,12 +12,21 @@
 /// What the stages of the pipeline say to each other besides the ledger's transactions.
 namespace coppice {
 
-/// This node's lease, as SESSION knows it.
+/// Until when this node may run what it holds locks for (reliability.md 4.4).
+struct lease_term {
+  std::uint64_t term = 0;    ///< grows whenever the session is opened: locks of an earlier term may be lost; 0: it never was
+  std::int64_t until_ms = 0; ///< CLOCK_BOOTTIME of this machine; lease_forever: without end
+  COPPICE_STRUCT(lease_term, 1, term, 2, until_ms)
+};
+inline constexpr std::int64_t lease_forever = std::numeric_limits<std::int64_t>::max();
+
+/// This node's session, as SESSION knows it.
 struct session_info {
   node_id node;
   session_id session;
   coppice::incarnation incarnation;
-  COPPICE_STRUCT(session_info, 1, node, 2, session, 3, incarnation)
+  lease_term lease = {}; ///< as it was when this was said
+  COPPICE_STRUCT(session_info, 1, node, 2, session, 3, incarnation, 4, lease)
 };
 
 /// GRAPH -> LOCK_MANAGER: T5 without the session, which LOCK_MANAGER knows.
@@ -42,6 +53,13 @@ struct reclaim_lock {
   coppice::nonce nonce;
   bool built = false;
   COPPICE_STRUCT(reclaim_lock, 1, key, 2, drv, 3, nonce, 4, built)
+};
+
+/// LOCK_MANAGER -> WORKER: what T6 or T9 granted.
+struct granted_lock {
+  fence token;
+  lease_term lease; ///< of the node, as it was before the ledger was asked
+  COPPICE_STRUCT(granted_lock, 1, token, 2, lease)
 };
 
 /// A member's LEDGER -> the hub's, repeated: what changes of the rows that this session holds, or held, is to be told.

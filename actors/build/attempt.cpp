@@ -1,5 +1,7 @@
 #include "actors/build/attempt.hpp"
 
+#include <utility>
+
 namespace coppice::actors {
 
 std::string_view attempt::to_string(stage s) {
@@ -7,6 +9,7 @@ std::string_view attempt::to_string(stage s) {
     case stage::fetching: return "fetching inputs";
     case stage::starting: return "starting";
     case stage::building: return "building";
+    case stage::resuming: return "asking for its lock again";
     case stage::packing: return "packing";
     case stage::keeping: return "registering";
     case stage::storing: return "uploading";
@@ -30,13 +33,14 @@ attempt::effects attempt::order() const {
     case stage::fetching: return {fetch{}};
     case stage::starting: return {start{token_}};
     case stage::building: return {run{}};
+    case stage::resuming: return {reclaim{false}};
     case stage::packing: return {pack{}};
     case stage::keeping: return {keep{outputs_}};
     case stage::storing: return {store{}};
     case stage::committing: return {commit{token_, outputs_, usage_}};
     case stage::failing: return {fail{token_, kind_, reason_, log_tail_, usage_, missing_}};
     case stage::releasing: return {release{token_, kind_, reason_, usage_}};
-    case stage::reclaiming: return {reclaim{}};
+    case stage::reclaiming: return {reclaim{true}};
     case stage::over: return {end{}};
   }
   return {};
@@ -65,14 +69,28 @@ attempt::effects attempt::on_missing(std::vector<nix::store_path> paths, const s
   return enter(stage::starting);
 }
 
-attempt::effects attempt::on_token(fence mine) {
-  if (stage_ != stage::starting && stage_ != stage::reclaiming) return {};
+attempt::effects attempt::on_token(fence mine, lease_term lease) {
+  if (stage_ != stage::starting && stage_ != stage::reclaiming && stage_ != stage::resuming) return {};
   token_ = mine;
+  lease_ = lease;
   if (stage_ == stage::reclaiming) return enter(stage::storing);
-  return enter(kind_ == failure::none ? stage::building : stage::failing);
+  if (stage_ == stage::starting) return enter(kind_ == failure::none ? stage::building : stage::failing);
+  stage_ = stage::building;
+  lost_answer_ = false;
+  if (!exit_) return {extend{lease_.until_ms}};
+  auto [exit, tail] = *std::exchange(exit_, {});
+  return on_exited(exit, std::move(tail));
+}
+
+attempt::effects attempt::on_lease(lease_term lease) {
+  if (stage_ != stage::building || killed_ || lease.term == 0) return {};
+  if (lease.term != lease_.term) return enter(stage::resuming);
+  lease_ = lease;
+  return {extend{lease_.until_ms}};
 }
 
 attempt::effects attempt::on_exited(const build_exit& e, std::string log_tail) {
+  if (stage_ == stage::resuming) exit_.emplace(e, std::move(log_tail)); // whose it is, is being asked
   if (stage_ != stage::building) return {};
   if (killed_) return finish();
   usage_ = e.usage;
@@ -97,6 +115,12 @@ attempt::effects attempt::on_same(std::vector<realised_output> registered) {
 
 attempt::effects attempt::on_rejected(failure kind, std::string reason) {
   if (stage_ == stage::storing) lost_answer_ = true; // what is kept was good: it is put again
+  if (stage_ == stage::resuming) { // it was about to begin
+    build_exit e;
+    e.failure = kind;
+    e.reason = std::move(reason);
+    return on_exited(e, {});
+  }
   if (stage_ != stage::packing && stage_ != stage::keeping && stage_ != stage::building) return {};
   kind_ = kind;
   reason_ = std::move(reason);
@@ -135,7 +159,7 @@ attempt::effects attempt::on_settled() {
 /// In these stages a transaction is under way.
 bool attempt::asks() const {
   return stage_ == stage::starting || stage_ == stage::committing || stage_ == stage::failing ||
-         stage_ == stage::releasing || stage_ == stage::reclaiming;
+         stage_ == stage::releasing || stage_ == stage::reclaiming || stage_ == stage::resuming;
 }
 
 attempt::effects attempt::on_refused(const error& e) {
@@ -164,6 +188,13 @@ attempt::effects attempt::on_refused(const error& e) {
 }
 
 attempt::effects attempt::lose() {
+  if (stage_ == stage::resuming) {
+    if (exit_) return finish();
+    stage_ = stage::building;
+    lost_answer_ = false;
+    killed_ = true;
+    return {kill{failure::cancelled, "nobody wants it any more, or another machine took over"}};
+  }
   if (compares_) return stage_ == stage::over ? effects{} : finish();
   switch (stage_) {
     case stage::storing:
@@ -185,16 +216,31 @@ attempt::effects attempt::on_dropped(std::string reason) {
   return enter(stage::releasing);
 }
 
+/// The lock is lost, and nobody else works at it: it expired, and somebody may have asked for it since.
+bool attempt::is_idle(const ledger::lock_state& row) const {
+  return row.phase == ledger::phase::queued || (row.phase == ledger::phase::free && row.token == token_);
+}
+
 attempt::effects attempt::on_row(const ledger::lock_state& row) {
-  if (row.token <= token_ || stage_ == stage::over || stage_ == stage::starting || stage_ == stage::reclaiming) return {};
-  if (stage_ == stage::keeping) return {}; // cannot be stopped half-way; the commit will tell
-  if (stage_ == stage::building) {
-    if (killed_) return {};
-    killed_ = true;
-    return {kill{failure::cancelled, "nobody wants it any more, or another machine took over"}};
+  if (row.token < token_ || (row.token == token_ && !is_idle(row))) return {};
+  switch (stage_) {
+    case stage::fetching: return row.token == token_ ? effects{} : finish();
+    case stage::building:
+      if (killed_) return {};
+      stage_ = stage::resuming;
+      return is_idle(row) ? enter(stage::resuming) : lose();
+    case stage::packing: return is_idle(row) ? effects{} : finish(); // the commit will tell
+    case stage::storing:
+    case stage::committing: return lose();
+    case stage::failing:
+    case stage::releasing: return row.token == token_ ? effects{} : finish(); // perhaps that was its doing
+    case stage::keeping: // cannot be stopped half-way; the commit will tell
+    case stage::starting:
+    case stage::resuming:
+    case stage::reclaiming: // the answer will tell
+    case stage::over: return {};
   }
-  if (stage_ == stage::storing || stage_ == stage::committing) return lose();
-  return finish();
+  return {};
 }
 
 attempt::effects attempt::on_tick() {

@@ -18,7 +18,8 @@ public:
   enum class stage : std::uint8_t {
     fetching,   ///< inputs are made present
     starting,   ///< T6: the worker's own token is asked for
-    building,   ///< the builder runs
+    building,   ///< the builder runs, or stands still
+    resuming,   ///< T9: likewise, and the token may be lost
     packing,    ///< outputs are read once: hashes, references, compressed bytes
     keeping,    ///< outputs are registered in the local store and journalled: from here on they are not lost (INV-12)
     storing,    ///< blobs are put into the store, however often it takes
@@ -68,7 +69,13 @@ public:
     std::string reason;
     build_usage usage;
   };
-  struct reclaim {};
+  struct reclaim {
+    bool built;
+  };
+  /// The builder may run until then: lease_term::until_ms.
+  struct extend {
+    std::int64_t until_ms;
+  };
   /// The CPU slot is free from now on.
   struct free_slot {};
   /// Scratch, pins and the kept entry are not needed any more; nor are the outputs, unless they were committed.
@@ -78,7 +85,8 @@ public:
   /// The last one.
   struct end {};
   using effect =
-    std::variant<fetch, start, run, kill, pack, keep, store, commit, partial, fail, release, reclaim, free_slot, discard, end>;
+    std::variant<fetch, start, run, kill, pack, keep, store, commit, partial, fail, release, reclaim, free_slot, discard, end,
+                 extend>;
   using effects = std::vector<effect>;
 
   /// A fresh assignment under the coordinator's token. One that only `compares` keeps and stores nothing: it commits
@@ -95,8 +103,11 @@ public:
   /// Inputs that no store has, at least one: another try can only help once they were built again. `why` is of the
   /// first.
   effects on_missing(std::vector<nix::store_path> paths, const std::string& why);
-  /// An answer to start or reclaim.
-  effects on_token(fence mine);
+  /// An answer to start or reclaim; the node's lease as it was before that was asked.
+  effects on_token(fence mine, lease_term lease);
+  /// The node's lease as it is now. A builder is extended within the lease under which its token was got; after the
+  /// session was opened anew, the token may be lost.
+  effects on_lease(lease_term lease);
   effects on_exited(const build_exit& e, std::string log_tail);
   effects on_packed(std::vector<realised_output> outputs);
   /// It compares, and the outputs came out as those that are registered, which are these.
@@ -114,13 +125,15 @@ public:
   /// token (or, once it is lost, an older one).
   bool may_drop(fence token) const;
   effects on_dropped(std::string reason);
-  /// The row changed: a newer token means that this attempt counts no more (INV-9).
+  /// The row changed: a newer token means that this attempt counts no more (INV-9), unless it only waits for a worker.
   effects on_row(const ledger::lock_state& row);
   /// Says the present order again if its answer was lost.
   effects on_tick();
 
   stage at() const { return stage_; }
   fence token() const { return token_; }
+  /// Until when the builder may run.
+  lease_term lease() const { return lease_; }
   const std::vector<realised_output>& outputs() const { return outputs_; }
 
 private:
@@ -129,12 +142,15 @@ private:
   bool asks() const;
   effects finish();
   effects lose();
+  bool is_idle(const ledger::lock_state& row) const;
 
   stage stage_ = stage::fetching;
   fence token_;
+  lease_term lease_; ///< under which the token was got
   std::vector<realised_output> outputs_;
   failure kind_ = failure::none;
   std::string reason_, log_tail_;
+  std::optional<std::pair<build_exit, std::string>> exit_; ///< while resuming: the builder's, and its log's tail
   build_usage usage_; ///< of the builder, once it ended
   std::vector<nix::store_path> missing_;
   unsigned fetches_failed_ = 0;

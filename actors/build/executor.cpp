@@ -10,6 +10,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
+/// Written into the log of the build, in its order.
+constexpr const char* frozen_note = "coppice: this machine has lost its lease: the build stands still\n";
+
 std::string seconds(milliseconds d) {
   return std::to_string(std::chrono::ceil<std::chrono::seconds>(d).count()) + " seconds";
 }
@@ -82,12 +85,30 @@ executor_state::executor_state(rt::self<interface>* self, config c, worker_actor
     caf::anon_send(me, atom::exited_v, describe_exit(drv, limits, e));
   };
   observer.started = [process = process_](pid_t pid) { *process = pid; };
+  observer.frozen = [me = self_->incarnation(), relay] {
+    caf::anon_send(relay, atom::output_v, std::string{frozen_note});
+    caf::anon_send(me, atom::frozen_v);
+  };
+  observer.thawed = [me = self_->incarnation(), relay](milliseconds stood) {
+    caf::anon_send(relay, atom::output_v, "coppice: the build goes on, after " + seconds(stood) + "\n");
+    caf::anon_send(me, atom::frozen_v, stood.count());
+  };
   config_.processes->start(config_.process, config_.spec, std::move(observer));
   config_.spec.fds.clear();
 }
 
 executor_state::~executor_state() {
   if (running_) config_.processes->cancel(config_.process, milliseconds{0});
+}
+
+void executor_state::on_frozen() {
+  rt::log::warn("EXECUTOR", "lease over, build frozen drv={}", config_.drv);
+  self_->doing("the builder of " + config_.drv + " stands still: the node has no lease");
+}
+
+void executor_state::on_thawed(milliseconds stood) {
+  rt::log::info("EXECUTOR", "lease back, build goes on drv={} frozen_ms={}", config_.drv, stood.count());
+  self_->doing("runs the builder of " + config_.drv);
 }
 
 executor_actor::behavior_type executor_state::make_behavior() {
@@ -97,6 +118,11 @@ executor_actor::behavior_type executor_state::make_behavior() {
       [this](atom::stop_atom, failure why, std::string& reason) {
         stop({why, std::move(reason)}, config_.spec.grace);
       },
+      [this](atom::extend_atom, std::int64_t until_ms) {
+        config_.processes->extend(config_.process, rt::boot_clock::time_point{milliseconds{until_ms}});
+      },
+      [this](atom::frozen_atom) { on_frozen(); },
+      [this](atom::frozen_atom, std::int64_t stood_ms) { on_thawed(milliseconds{stood_ms}); },
       [this](atom::exited_atom, build_exit& e) { on_exited(std::move(e)); },
       [this](atom::tick_atom) { look(); },
       [this](atom::done_atom, const build_look& l, const caf::error& e) { on_look(l, e); },

@@ -18,7 +18,7 @@ namespace coppice::actors {
 build_exit describe_exit(const std::string& drv, const limit_settings& limits, const rt::process_exit& e);
 
 /// Owns one builder's process tree and guarantees that none of it outlives its leave (INV-11).
-/// Takes: stop from WORKER, the exit from the process loop. Sends: exited to WORKER, once, then it ends; output to
+/// Takes: stop and extend from WORKER, the exit from the process loop. Sends: exited to WORKER, once, then it ends; output to
 /// LOG_RELAY; looks at what the build uses to the pool. Owns: one process. Supervised by: WORKERS_SUP, temporary: when it dies, so does its process.
 class executor_state {
 public:
@@ -52,6 +52,8 @@ private:
   };
   void stop(order o, std::chrono::milliseconds grace);
   void on_exited(build_exit e);
+  void on_frozen();
+  void on_thawed(std::chrono::milliseconds stood);
   void look();
   void on_look(const build_look& l, const caf::error& e);
 

@@ -83,6 +83,7 @@ worker_state::interface::behavior_type worker_state::make_behavior() {
     [this](atom::tick_atom) {
       self_->send(peers_.pool, atom::open_v, job_.key, who_, holds_slot_, job_.io_bound, lock_watcher_actor{self_->stable()});
       if (++ticks_ % config_.ticks_per_look == 0 && attempt_.at() != attempt::stage::over) look_at_row();
+      look_at_lease();
       perform(attempt_.on_tick());
       show();
       self_->later(config_.tick, atom::tick_v);
@@ -116,9 +117,22 @@ void worker_state::look_at_row() {
           });
 }
 
+void worker_state::look_at_lease() {
+  if (attempt_.at() != attempt::stage::building) return;
+  self_->call(peers_.session, atom::lease_v)
+    .then([this](const lease_term& lease) { perform(attempt_.on_lease(lease)); },
+          [](caf::error&) {
+            // ignored: the next look tells
+          });
+}
+
 void worker_state::perform(attempt::effects effects) {
   if (effects.empty()) return;
-  if (attempt_.at() != attempt::stage::over) report(attempt::to_string(attempt_.at()));
+  // a mere extension leaves what the log says of the phase
+  const auto at = attempt_.at();
+  if (at != attempt::stage::over && (at != reported_ || !std::holds_alternative<attempt::extend>(effects.front())))
+    report(attempt::to_string(at));
+  reported_ = at;
   for (auto& e : effects) {
     if (std::get_if<attempt::fetch>(&e))
       fetch();
@@ -153,12 +167,10 @@ void worker_state::perform(attempt::effects effects) {
       rt::log::warn("WORKER", "attempt given up drv={} token={} class={} reason={}", job_.drv.to_string(), r->token.value,
                     coppice::to_string(r->why), r->reason);
       settle(atom::release_v, ledger::release{job_.key, r->token, r->why, r->reason, r->usage});
-    } else if (std::get_if<attempt::reclaim>(&e)) {
-      self_->call(peers_.locks, atom::reclaim_v, reclaim_lock{job_.key, job_.drv, who_, true}, lock_watcher_actor{self_->stable()})
-        .then([this](const ledger::granted& g) { perform(attempt_.on_token(g.token)); },
-              [this, then = progress()](caf::error& why) {
-                if (then == progress()) perform(attempt_.on_refused(from_caf(why)));
-              });
+    } else if (auto* b = std::get_if<attempt::reclaim>(&e))
+      reclaim(b->built);
+    else if (auto* x = std::get_if<attempt::extend>(&e)) {
+      if (executor_) self_->send(*executor_, atom::extend_v, x->until_ms); // else it begins with that
     } else if (std::get_if<attempt::free_slot>(&e)) {
       holds_slot_ = false;
       self_->send(peers_.pool, atom::ended_v, job_.key, attempt_.token());
@@ -199,10 +211,23 @@ void worker_state::fetch() {
 
 void worker_state::start(fence token) {
   self_->call(peers_.locks, atom::start_v, start_attempt{job_.key, token, who_}, lock_watcher_actor{self_->stable()})
-    .then([this](const ledger::granted& g) { perform(attempt_.on_token(g.token)); },
+    .then([this](const granted_lock& g) { perform(attempt_.on_token(g.token, g.lease)); },
           [this, then = progress()](caf::error& e) {
             if (then == progress()) perform(attempt_.on_refused(from_caf(e)));
           });
+}
+
+void worker_state::reclaim(bool built) {
+  self_->call(peers_.locks, atom::reclaim_v, reclaim_lock{job_.key, job_.drv, who_, built}, lock_watcher_actor{self_->stable()})
+    .then(
+      [this, lost = attempt_.token()](const granted_lock& g) {
+        if (g.token != lost)
+          rt::log::info("WORKER", "lock reclaimed drv={} lost={} token={}", job_.drv.to_string(), lost.value, g.token.value);
+        perform(attempt_.on_token(g.token, g.lease));
+      },
+      [this, then = progress()](caf::error& why) {
+        if (then == progress()) perform(attempt_.on_refused(from_caf(why)));
+      });
 }
 
 void worker_state::run() {
@@ -212,8 +237,9 @@ void worker_state::run() {
     trees_.emplace(output_name, config_.local->real_path(*output.path));
     return perform(attempt_.on_exited({}, {}));
   }
+  begun_ = attempt_.token();
   auto slot = std::make_shared<build_scratch>(*config_.pool);
-  const auto group = job_.key.to_string().substr(0, 16) + "-" + std::to_string(attempt_.token().value);
+  const auto group = job_.key.to_string().substr(0, 16) + "-" + std::to_string(begun_.value);
   build_order order{job_.drv, drv_, inputs_.closure, group, log_file()};
   auto work = [slot, order = std::move(order), c = config_] { return prepare_build(c, order, *slot); };
   blocking(std::move(work), [this, slot](const error& e) {
@@ -233,7 +259,7 @@ void worker_state::start_log(std::shared_ptr<build_dir> dir) {
   c.processes = config_.processes;
   c.process = process;
   c.file = log_file();
-  c.progress = {job_.key, job_.drv, attempt_.token(), config_.node, {}, {}, false};
+  c.progress = {job_.key, job_.drv, begun_, config_.node, {}, {}, false};
   rt::start_child<log_relay_state>(self_, peers_.workers, label() + ".log", log_life(), c, worker_actor{self_->stable()})
     .then(
       [this, dir, process](const caf::strong_actor_ptr& ref) {
@@ -250,6 +276,11 @@ void worker_state::start_executor(std::shared_ptr<build_dir> dir, rt::process_id
   limits.log_bytes_max = config_.limits.log_bytes_max;
   executor_state::config c{config_.processes, process, dir->process(limits), dir, job_.drv.to_string(), config_.limits};
   c.spec.grace = config_.limits.kill_grace;
+  const auto until = attempt_.lease().until_ms;
+  c.spec.watchdog = {config_.jail_program,
+                     until == lease_forever ? rt::boot_clock::time_point::max()
+                                            : rt::boot_clock::time_point{std::chrono::milliseconds{until}},
+                     config_.limits.kill_grace, config_.freeze_max};
   c.pool = config_.watch_pool;
   c.scratch = staging_;
   c.watch = {config_.limits.memory_bytes_max, config_.limits.processes_max,        config_.limits.disk_bytes_max,
@@ -276,13 +307,14 @@ void worker_state::on_exited(build_exit e) {
 }
 
 std::filesystem::path worker_state::log_file() const {
-  return config_.log_dir / (job_.key.to_string() + "-" + std::to_string(attempt_.token().value) + ".log");
+  return config_.log_dir / (job_.key.to_string() + "-" + std::to_string(begun_.value) + ".log");
 }
 
 std::vector<std::string> worker_state::log_keys() const {
-  auto own = store::attempt_log_key(job_.key, attempt_.token());
-  if (!job_.compare.empty()) return {own}; // the derivation's log stays that of what is registered
-  return {own, store::log_key(job_.drv)};
+  std::vector<std::string> keys{store::attempt_log_key(job_.key, attempt_.token())};
+  if (begun_ != attempt_.token()) keys.push_back(store::attempt_log_key(job_.key, begun_)); // lost, and reclaimed since
+  if (job_.compare.empty()) keys.push_back(store::log_key(job_.drv)); // else it stays that of what is registered
+  return keys;
 }
 
 // The log is in the store before anybody is told how the attempt ended.

@@ -26,7 +26,7 @@ namespace coppice::actors {
 
 /// Carries one job under one token from start to commit.
 /// Takes: changed rows, exited from EXECUTOR, progress from LOG_RELAY, packed, stored, failed from STORE_UPLOADER.
-/// Sends: start, commit, fail, release, partial, reclaim to LOCK_MANAGER, fetch to FETCHER, ended to
+/// Sends: lease to SESSION, start, commit, fail, release, partial, reclaim to LOCK_MANAGER, fetch to FETCHER, ended to
 /// WORKER_POOL, progress to OBSERVATORY. Owns: one ATTEMPT, its scratch directory, its log.
 /// Supervised by: WORKERS_SUP, temporary: a new attempt is a new token.
 class worker_state {
@@ -51,6 +51,7 @@ public:
   struct peers {
     ledger_actor ledger;
     lock_manager_actor locks;
+    session_actor session;
     fetcher_actor fetcher;
     observatory_actor observatory;
     worker_pool_actor pool;
@@ -71,6 +72,8 @@ public:
     std::filesystem::path log_dir;
     std::filesystem::path etc_dir; ///< build_dir_config::etc_dir
     std::filesystem::path exec_program;
+    std::filesystem::path jail_program; ///< rt::process_watchdog's
+    std::chrono::milliseconds freeze_max{120'000}; ///< so long a build may stand still without a lease
     sandbox_settings sandbox;
     std::optional<rt::process_user> run_as;
     limit_settings limits;
@@ -86,8 +89,10 @@ private:
   void perform(attempt::effects effects);
   void on_down(const caf::down_msg& down);
   void look_at_row();
+  void look_at_lease();
   void fetch();
   void start(fence token);
+  void reclaim(bool built);
   void run();
   void start_log(std::shared_ptr<build_dir> dir);
   void start_executor(std::shared_ptr<build_dir> dir, rt::process_id process);
@@ -123,6 +128,7 @@ private:
   job job_;
   nonce who_;
   attempt attempt_;
+  fence begun_; ///< the token when the builder was started: its log and its control group keep that name
   nix::derivation drv_;
   fetched inputs_; ///< their whole closure, once it is here
   std::shared_ptr<build_dir> dir_; ///< null before the start, and for a fixed output that is here already
@@ -137,6 +143,7 @@ private:
   bool exited_ = false; ///< EXECUTOR, or its end, was heard
   bool holds_slot_ = true;
   std::uint64_t ticks_ = 0;
+  attempt::stage reported_ = attempt::stage::over;
   std::string phase_;                   ///< as it was last reported
   rt::boot_clock::time_point phase_since_;
   std::uint64_t memory_bytes_ = 0;      ///< of the builder, as it was last seen; 0 if nobody looked

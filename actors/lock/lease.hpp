@@ -1,5 +1,7 @@
 #pragma once
 
+#include "actors/settings.hpp"
+#include "messages/errors.hpp"
 #include "messages/ids.hpp"
 #include "runtime/clock.hpp"
 
@@ -15,6 +17,10 @@ struct lease_times {
   std::chrono::milliseconds guard{1'000};          ///< between the holder's stop and the lease's end
   double rate_error = 0.01;                        ///< by how much two machines' clocks may run apart
 };
+
+/// What the settings say; `invalid` with the reason if a keep-alive or two that are late would end builds: three
+/// intervals, the guard and the time to stop a build must fit into the lease.
+expected<lease_times> lease_times_of(const lease_settings& s, std::chrono::milliseconds kill_grace);
 
 /// The holder's side: until when may builds go on?
 class lease {

@@ -111,7 +111,7 @@ private:
 ledger_state::ledger_state(rt::self<interface>* self, config c, watchers w)
   : self_(self), config_(std::move(c)), watchers_(std::move(w)), leases_(config_.leases) {
   auto backend = config_.open();
-  for (auto& session : backend->sessions()) leases_.renew(session, config_.clock->now());
+  for (auto& session : backend->sessions()) (void)hear(session, 0); // without a ttl nothing is refused
   queue_ = std::make_shared<ledger_queue>(std::move(backend), config_,
                                           [me = self_->incarnation()] { caf::anon_send(me, atom::done_v); });
 }
@@ -137,15 +137,28 @@ ledger_state::interface::behavior_type ledger_state::make_behavior() {
 caf::result<ledger::answer> ledger_state::transact(ledger::transaction& t) {
   rt::reply<ledger::answer> out{self_};
   auto id = ++next_;
-  // from now on, not from the answer: a disk that takes long must not end the leases of those who were heard
-  if (auto* k = std::get_if<ledger::keep_alive>(&t.body)) leases_.renew(k->session, config_.clock->now());
-  if (auto* o = std::get_if<ledger::open_session>(&t.body)) leases_.renew(o->session, config_.clock->now());
+  expected<void> heard;
+  if (auto* k = std::get_if<ledger::keep_alive>(&t.body)) heard = hear(k->session, k->ttl_ms);
+  if (auto* o = std::get_if<ledger::open_session>(&t.body)) heard = hear(o->session, o->ttl_ms);
+  if (!heard) {
+    out.deliver(make_error(heard.error()));
+    return out;
+  }
   members_.note(t.body);
   if (queue_->post({id, std::move(t.body)}))
     open_.emplace(id, out);
   else
     out.fail(ec::overloaded, "the ledger has " + std::to_string(config_.queue_max) + " transactions waiting");
   return out;
+}
+
+// From now on, not from the answer: a disk that takes long must not end the leases of those who were heard.
+expected<void> ledger_state::hear(const session_id& session, std::int64_t ttl_ms) {
+  if (const auto ttl = config_.leases.lease_ttl.count(); ttl_ms > ttl)
+    return fail(ec::invalid, "the node's lease.ttl, " + std::to_string(ttl_ms) + " ms, is longer than that of the hub, " +
+                                 std::to_string(ttl) + " ms: its builds would go on when others begin them");
+  if (session != config_.own) leases_.renew(session, config_.clock->now());
+  return {};
 }
 
 void ledger_state::on_finished() {

@@ -41,6 +41,7 @@ public:
     std::size_t queue_max = 65'536; ///< transactions that wait; further ones: overloaded
     std::size_t batch_max = 1'024;  ///< transactions in one durable commit
     event_port events = {};
+    session_id own = {}; ///< never ends by time: it is this process's, which stands still whenever LEDGER does
   };
 
   ledger_state(rt::self<interface>* self, config c, watchers w);
@@ -49,6 +50,7 @@ public:
 
 private:
   caf::result<ledger::answer> transact(ledger::transaction& t);
+  expected<void> hear(const session_id& session, std::int64_t ttl_ms);
   void on_finished();
   void expire_leases();
   void on_watch(const watch_ledger& w, const ledger_watcher_actor& who);

@@ -29,7 +29,7 @@ lock_manager_state::interface::behavior_type lock_manager_state::make_behavior()
     },
     [this](atom::start_atom, start_attempt& a, const watcher& w) {
       watch(a.key, w);
-      return with_session<granted>([a = std::move(a), this](session_id s) {
+      return with_session<granted_lock>([a = std::move(a), this](session_id s) {
         return ledger::start{a.key, a.token, {s, a.nonce}, node_id{}};
       });
     },
@@ -45,7 +45,7 @@ lock_manager_state::interface::behavior_type lock_manager_state::make_behavior()
     },
     [this](atom::reclaim_atom, reclaim_lock& r, const watcher& w) {
       watch(r.key, w);
-      return with_session<granted>([r = std::move(r)](session_id s) {
+      return with_session<granted_lock>([r = std::move(r)](session_id s) {
         return ledger::reclaim{r.key, r.drv, {s, r.nonce}, node_id{}, r.built};
       });
     },
@@ -77,7 +77,13 @@ caf::result<Answer> lock_manager_state::with_session(Make make) {
       [this, out, make](const session_info& me) {
         auto tx = make(me.session);
         if constexpr (requires { tx.node; }) tx.node = me.node;
-        forward(std::move(tx), out);
+        if constexpr (std::is_same_v<Answer, granted_lock>)
+          transact<ledger::granted>(
+            self_, ledger_, std::move(tx),
+            [out, lease = me.lease](ledger::granted& g) { out.deliver(granted_lock{g.token, lease}); },
+            [out](const error& e) { out.deliver(make_error(e)); });
+        else
+          forward(std::move(tx), out);
       },
       [out](caf::error& e) { out.deliver(std::move(e)); });
   return out;

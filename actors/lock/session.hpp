@@ -21,6 +21,9 @@ public:
     session_info me;
     lease_times leases;
     const rt::clock* clock;
+    /// The ledger is of this process: it never ends this session, since it stands still whenever SESSION does, and a slow
+    /// disk need not stop builds. Not so with a ledger elsewhere.
+    bool keeps_ledger = false;
   };
   session_state(rt::self<interface>* self, config c, ledger_actor ledger);
   interface::behavior_type make_behavior();
@@ -29,12 +32,15 @@ private:
   void open();
   void renew();
   void tick();
+  lease_term current() const;
+  session_info info() const;
 
   rt::self<interface>* self_;
   config config_;
   ledger_actor ledger_;
   lease lease_;
   bool open_ = false;
+  std::uint64_t term_ = 0; ///< when the T1 was sent that opened the session: grows over restarts of SESSION, too
   std::vector<rt::reply<session_info>> waiting_;
 };
 

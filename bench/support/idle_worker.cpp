@@ -55,7 +55,7 @@ private:
         ->call(c_.peers.locks, atom::start_v, start_attempt{c_.work.key, c_.work.token, c_.who},
                lock_watcher_actor{self_->stable()})
         .then(
-            [this](const ledger::granted& g) {
+            [this](const granted_lock& g) {
               token_ = g.token;
               commit();
             },

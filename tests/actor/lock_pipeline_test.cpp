@@ -261,6 +261,47 @@ TEST_CASE("the session is renewed, and opened again after it was over") {
   CHECK(f.run<ledger::done>(ledger::keep_alive{f.me.session}));
 }
 
+TEST_CASE("the lease ends some time after the last word; one that was opened anew is another") {
+  farm f;
+  auto now_ms = [&] { return std::chrono::duration_cast<std::chrono::milliseconds>(f.w.clock.now().time_since_epoch()).count(); };
+  auto first = *f.w.ask(f.session, atom::lease_v);
+  CHECK(first.term > 0);
+  CHECK(first.until_ms > now_ms());
+  CHECK(first.until_ms < now_ms() + 30'000);
+  f.w.advance(20s);
+  auto later = *f.w.ask(f.session, atom::lease_v);
+  CHECK(later.term == first.term);
+  CHECK(later.until_ms >= first.until_ms + 15'000);
+  REQUIRE(f.run<ledger::done>(ledger::expire{f.me.session}));
+  f.w.advance(11s);
+  auto anew = *f.w.ask(f.session, atom::lease_v);
+  CHECK(anew.term > first.term);
+  CHECK(anew.until_ms > later.until_ms);
+  CHECK(f.w.ask(f.session, atom::get_v)->lease == anew);
+}
+
+TEST_CASE("a process that keeps the ledger need not fear for its lease") {
+  farm f;
+  auto own = f.w.spawn<session_state>(session_state::config{f.me, {}, &f.w.clock, true}, f.ledger_);
+  REQUIRE(f.w.ask(own, atom::get_v));
+  CHECK(f.w.ask(own, atom::lease_v)->until_ms == lease_forever);
+}
+
+TEST_CASE("what is granted comes with the lease as it was before") {
+  farm f;
+  auto by = f.watch_with(none());
+  auto before = *f.w.ask(f.session, atom::lease_v);
+  auto mine = f.w.ask(f.locks, atom::start_v, start_attempt{key, f.granted(1, by), id_of<nonce>(9)}, by);
+  REQUIRE(mine);
+  CHECK(mine->lease == before);
+  REQUIRE(f.run<ledger::done>(ledger::expire{f.me.session}));
+  f.w.advance(11s);
+  auto again = f.w.ask(f.locks, atom::reclaim_v, reclaim_lock{key, drv, id_of<nonce>(9), false}, by);
+  REQUIRE(again);
+  CHECK(again->token > mine->token);
+  CHECK(again->lease.term > before.term);
+}
+
 TEST_CASE("a node whose name a newer process has taken gives up") {
   farm f;
   REQUIRE(f.run<ledger::done>(ledger::open_session{f.me.node, {2}, id_of<session_id>(8)}));

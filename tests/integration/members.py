@@ -11,6 +11,7 @@ from net import Network
 
 HUB, ELM, OAK = 1, 2, 3
 SLOW = 'features = ["slow"]\n'  # what takes long may be built there, and not on the hub
+SHORT = '[lease]\nttl = "15 s"\nrenew = "1 s"\nguard = "500 ms"\n'
 
 
 class Members(farm.TestCase):
@@ -18,12 +19,12 @@ class Members(farm.TestCase):
         super().setUp()
         self.net = Network(3)
         self.addCleanup(self.net.close)
-        self.hub = Hub(self.scratch, self.net.machine(HUB), jobs=1)
+        self.hub = Hub(self.scratch, self.net.machine(HUB), settings=SHORT, jobs=1)
         self.hub.start().record()
 
     def member(self, number, name, settings="", jobs=2):
         """A member that serves and is connected."""
-        node = self.hub.member(self.net.machine(number), name, settings, jobs).start()
+        node = self.hub.member(self.net.machine(number), name, settings + SHORT, jobs).start()
         wait_until(f"{name} offers itself", lambda: name in self.machines())
         return node
 
@@ -121,7 +122,7 @@ class Members(farm.TestCase):
         wait_until("it is being built on oak", lambda: self.nodes_of("long") == [("elm", "infra"), ("oak", "running")])
         wait_until("both builders run", lambda: len(self.sleepers()) == 2)
         elm.resume()
-        self.end_sleepers(2)  # both have an output in hand, and the two differ
+        self.end_sleepers(2)  # what elm was at, and what oak has in hand, would differ
         done = self.ends_with(client.end(), OK)
         wait_until("elm has given up what it had", lambda: not any(
             "/work/workers/" in path or "/work/uploads/" in path for path in elm.actors()))

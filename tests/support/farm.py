@@ -576,7 +576,7 @@ in
 
 
 def main():
-    for name in ("coppiced", "coppice", "coppice-admin", "coppice-exec", "coppice-fetch"):
+    for name in ("coppiced", "coppice", "coppice-admin", "coppice-exec", "coppice-fetch", "coppice-jail"):
         if not os.access(os.path.join(BIN, name), os.X_OK):
             sys.exit(f"there is no {name} in {BIN}; name the directory of the programs in COPPICE_BIN")
     signal.signal(signal.SIGTERM, signal.default_int_handler)

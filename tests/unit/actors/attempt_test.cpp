@@ -14,7 +14,7 @@ namespace {
 std::string name_of(const attempt::effect& e) {
   static constexpr const char* names[] = {"fetch",   "start",   "run",       "kill",    "pack",
                                           "keep",    "store",   "commit",    "partial", "fail",
-                                          "release", "reclaim", "free_slot", "discard", "end"};
+                                          "release", "reclaim", "free_slot", "discard", "end",     "extend"};
   return names[e.index()];
 }
 
@@ -30,6 +30,11 @@ ledger::lock_state row(std::uint64_t token, ledger::phase p = ledger::phase::fre
   r.token = {token};
   r.phase = p;
   return r;
+}
+
+/// The node's lease in its first opening, or a later one.
+lease_term in_term(std::uint64_t n, std::int64_t until_ms = 1'000) {
+  return {n, until_ms};
 }
 
 build_exit success() {
@@ -75,7 +80,7 @@ struct life {
     if (s == stage::fetching) return *this;
     (*this)(a.on_fetched());
     if (s == stage::starting) return *this;
-    (*this)(a.on_token({8}));
+    (*this)(a.on_token({8}, in_term(1)));
     if (s == stage::building) return *this;
     if (s == stage::failing) return (*this)(a.on_exited(failed(), "tail"));
     (*this)(a.on_exited(success(), {}));
@@ -134,7 +139,7 @@ TEST_CASE("an attempt that goes well fetches, starts, runs, packs, keeps, stores
   CHECK(l(l.a.begin()).said() == words{"fetch"});
   CHECK(l(l.a.on_fetched()).said() == words{"start"});
   CHECK(l.one<attempt::start>().token == fence{7});
-  CHECK(l(l.a.on_token({8})).said() == words{"run"});
+  CHECK(l(l.a.on_token({8}, in_term(1))).said() == words{"run"});
   CHECK(l(l.a.on_exited(success(), {})).said() == words{"pack"});
   CHECK(l(l.a.on_packed(outputs())).said() == words{"keep"});
   CHECK(l(l.a.on_kept()).said() == words{"free_slot", "store"});
@@ -164,7 +169,7 @@ TEST_CASE("inputs that no store has are told at once, all of them, under a token
   auto libc = *nix::store_path::from_base_name("00000000000000000000000000000000-libc");
   auto gmp = *nix::store_path::from_base_name("11111111111111111111111111111111-gmp");
   CHECK(l(l.a.on_missing({libc, gmp}, "it was lost")).said() == words{"start"});
-  CHECK(l(l.a.on_token({8})).said() == words{"fail"});
+  CHECK(l(l.a.on_token({8}, in_term(1))).said() == words{"fail"});
   auto f = l.one<attempt::fail>();
   CHECK(f.kind == failure::inputs_missing);
   CHECK(f.missing == std::vector{libc, gmp});
@@ -225,7 +230,7 @@ TEST_CASE("a stale token with the output in hand is reclaimed, and the new one c
   life l;
   l.to(stage::committing);
   CHECK(l(l.a.on_refused(stale())).said() == words{"reclaim"});
-  CHECK(l(l.a.on_token({20})).said() == words{"store"});
+  CHECK(l(l.a.on_token({20}, in_term(1))).said() == words{"store"});
   CHECK(l(l.a.on_stored(outputs(1))).said() == words{"commit"});
   CHECK(l.one<attempt::commit>().token == fence{20});
 }
@@ -272,9 +277,73 @@ TEST_CASE("a row under its own or an older token says nothing") {
                      stage::committing, stage::failing, stage::releasing, stage::reclaiming);
   life l;
   l.to(at);
-  CHECK(l(l.a.on_row(row(l.a.token().value))).said().empty());
+  CHECK(l(l.a.on_row(row(l.a.token().value, ledger::phase::building))).said().empty());
   CHECK(l(l.a.on_row(row(1))).said().empty());
   CHECK(l.a.at() == at);
+}
+
+TEST_CASE("a builder is extended with the lease under which its token was got, and not by one that never was") {
+  life l;
+  l.to(stage::building);
+  CHECK(l.a.lease() == in_term(1));
+  CHECK(l(l.a.on_lease(in_term(1, 5'000))).said() == words{"extend"});
+  CHECK(l.one<attempt::extend>().until_ms == 5'000);
+  CHECK(l(l.a.on_lease({})).said().empty());
+  CHECK(l.a.lease() == in_term(1, 5'000));
+}
+
+TEST_CASE("after the session was opened anew the lock is asked for, and nothing extended before") {
+  life l;
+  l.to(stage::building);
+  CHECK(l(l.a.on_lease(in_term(2, 9'000))).said() == words{"reclaim"});
+  CHECK_FALSE(l.one<attempt::reclaim>().built);
+  CHECK(l(l.a.on_lease(in_term(2, 9'500))).said().empty());
+  SECTION("granted: the builder goes on") {
+    CHECK(l(l.a.on_token({12}, in_term(2, 9'000))).one<attempt::extend>().until_ms == 9'000);
+    CHECK(l.a.token() == fence{12});
+    CHECK(l(l.a.on_lease(in_term(2, 12'000))).said() == words{"extend"});
+    CHECK(l(l.a.on_exited(success(), {})).said() == words{"pack"});
+  }
+  SECTION("the answer is lost: asked again") {
+    CHECK(l(l.a.on_refused(lost())).said().empty());
+    CHECK(l(l.a.on_tick()).said() == words{"reclaim"});
+  }
+  SECTION("refused: the builder is killed") {
+    CHECK(l(l.a.on_refused(stale())).said() == words{"kill"});
+    CHECK(l(l.a.on_lease(in_term(2, 12'000))).said().empty());
+    CHECK(l(l.a.on_exited(success(), {})).said() == the_end);
+  }
+}
+
+TEST_CASE("a builder that ends while its lock is asked for waits for the answer") {
+  life l;
+  l.to(stage::building);
+  l(l.a.on_lease(in_term(2)));
+  const bool well = GENERATE(true, false);
+  CHECK(l(l.a.on_exited(well ? success() : failed(), "tail")).said().empty());
+  SECTION("granted") {
+    CHECK(l(l.a.on_token({12}, in_term(2))).said() == words{well ? "pack" : "fail"});
+    if (!well) CHECK(l.one<attempt::fail>().token == fence{12});
+    if (!well) CHECK(l.one<attempt::fail>().log_tail == "tail");
+  }
+  SECTION("refused: another build counts") { CHECK(l(l.a.on_refused(stale())).said() == the_end); }
+}
+
+TEST_CASE("a builder whose lock expired asks for it, also when somebody waits for it; what comes meanwhile changes nothing") {
+  life l;
+  l.to(stage::building);
+  CHECK(l(l.a.on_row(GENERATE(row(8), row(9, ledger::phase::queued)))).said() == words{"reclaim"});
+  CHECK(l(l.a.on_row(row(10, ledger::phase::building))).said().empty()); // perhaps its own
+  CHECK(l(l.a.on_token({10}, in_term(1))).said() == words{"extend"});
+  CHECK(l(l.a.on_row(row(10, ledger::phase::building))).said().empty());
+  CHECK(l(l.a.on_row(row(11, ledger::phase::building))).said() == words{"kill"});
+}
+
+TEST_CASE("outputs whose lock expired are packed on: the commit will tell") {
+  life l;
+  l.to(stage::packing);
+  CHECK(l(l.a.on_row(GENERATE(row(8), row(9, ledger::phase::queued)))).said().empty());
+  CHECK(l(l.a.on_row(row(10, ledger::phase::building))).said() == the_end);
 }
 
 TEST_CASE("a commit whose blob was collected meanwhile puts it again") {
@@ -327,7 +396,7 @@ TEST_CASE("inputs are fetched again a few times, then the attempt fails under a 
     CHECK(l(l.a.on_tick()).said() == words{"fetch"});
   }
   CHECK(l(l.a.on_fetch_failed({ec::missing, "gone"})).said() == words{"start"});
-  l(l.a.on_token({8}));
+  l(l.a.on_token({8}, in_term(1)));
   CHECK(l.one<attempt::fail>().token == fence{8});
   CHECK(l.one<attempt::fail>().kind == failure::infra);
   CHECK(l.one<attempt::fail>().reason == "cannot fetch the inputs: gone");
@@ -337,7 +406,7 @@ TEST_CASE("kept outputs of an earlier process are reclaimed, stored and committe
   life l;
   l.a = attempt{fence{5}, outputs(1)};
   CHECK(l(l.a.begin()).said() == words{"reclaim"});
-  CHECK(l(l.a.on_token({6})).said() == words{"store"});
+  CHECK(l(l.a.on_token({6}, in_term(1))).said() == words{"store"});
   CHECK(l(l.a.on_stored(outputs(1))).said() == words{"commit"});
   CHECK(l.one<attempt::commit>().token == fence{6});
   CHECK(l(l.a.on_settled()).said() == the_late_end);
@@ -387,10 +456,10 @@ TEST_CASE("any events in any order: the builder runs at most once, the slot is f
     };
     take(a.begin());
     for (int i = 0; i < 60; ++i) {
-      switch (random() % 14) {
+      switch (random() % 15) {
       case 0: take(a.on_fetched()); break;
       case 1: take(a.on_fetch_failed(any_error())); break;
-      case 2: take(a.on_token({++token})); break;
+      case 2: take(a.on_token({++token}, in_term(1))); break;
       case 3: take(a.on_exited(random() % 2 ? success() : failed(), {})); break;
       case 4: take(a.on_packed(outputs())); break;
       case 5: take(a.on_rejected(random() % 2 ? failure::infra : failure::output_rejected, "x")); break;
@@ -399,7 +468,10 @@ TEST_CASE("any events in any order: the builder runs at most once, the slot is f
       case 8: take(a.on_store_failed()); break;
       case 9: take(a.on_settled()); break;
       case 10: take(a.on_refused(any_error())); break;
-      case 11: take(a.on_row(row(token + random() % 3))); break;
+      case 11:
+        take(a.on_row(row(token + random() % 3, random() % 2 ? ledger::phase::free : ledger::phase::queued)));
+        break;
+      case 12: take(a.on_lease(in_term(random() % 3))); break;
       default: take(a.on_tick()); break;
       }
     }
@@ -408,7 +480,8 @@ TEST_CASE("any events in any order: the builder runs at most once, the slot is f
       switch (a.at()) {
       case stage::fetching: take(a.on_fetched()); break;
       case stage::starting:
-      case stage::reclaiming: take(a.on_token({++token})); break;
+      case stage::resuming:
+      case stage::reclaiming: take(a.on_token({++token}, in_term(1))); break;
       case stage::building: take(a.on_exited(success(), {})); break;
       case stage::packing: take(a.on_packed(outputs())); break;
       case stage::keeping: take(a.on_kept()); break;

@@ -84,3 +84,20 @@ TEST_CASE("a ledger that stood still ends nobody's lease for what it could not h
     CHECK(table.expired(at(t)).empty());
   CHECK(table.expired(at(630'000ms)) == std::vector{session(1)}); // a whole lease, then
 }
+
+TEST_CASE("a lease is longer than three intervals, the guard and the time to stop a build together") {
+  lease_settings s;
+  s.ttl = 10s;
+  s.renew = 2s;
+  s.guard = 1s;
+  CHECK(lease_times_of(s, 2s)->lease_ttl == 10s);
+  CHECK(lease_times_of(s, 2s)->renew_interval == 2s);
+  CHECK(lease_times_of(s, 2s)->guard == 1s);
+  auto refused = lease_times_of(s, 3s);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == ec::invalid);
+  CHECK(refused.error().what.find("lease.ttl 10000 ms is too short") == 0);
+  s.renew = 0s;
+  CHECK_FALSE(lease_times_of(s, 0s));
+  CHECK(lease_times_of(lease_settings{}, 2s));
+}

@@ -180,7 +180,7 @@ TEST_CASE("a transaction is [number, body]") {
   ledger::transaction m{ledger::keep_alive{id<session_id>(5)}};
   auto golden = bytes("81 01" // transaction: body
                       "92 01" // the second kind of transaction
-                      "81 01 c410 05050505050505050505050505050505");
+                      "82 01 c410 05050505050505050505050505050505 02 00");
   CHECK(hex(wire::encode(m)) == hex(golden));
   CHECK(wire::decode<ledger::transaction>(golden) == m);
 }
