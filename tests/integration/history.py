@@ -1,6 +1,7 @@
 """What a farm leaves behind keeps its promises, and the checker of that (tests/support/check_history.py) finds whatever
 does not: planted faults of each kind, in what a real node has left behind."""
 
+import base64
 import contextlib
 import json
 import os
@@ -28,7 +29,7 @@ class Copy:
     def __init__(self, farm_dir, events, attempts, answers):
         self.state = farm_dir
         self.events, self.attempts, self.answers = ([dict(x) for x in rows] for rows in (events, attempts, answers))
-        self.options = {}
+        self.processes, self.stock, self.options = [], [], {}
 
     def sql(self, *statements):
         with contextlib.closing(sqlite3.connect(self.file("ledger.sqlite"))) as db:
@@ -66,9 +67,24 @@ class Copy:
     def answer(self, state="succeeded"):
         return next(x for x in self.answers if x.get("state") == state)
 
+    def runs(self, drv, *nodes, late_ms=0):
+        """That derivation was seen to run on these, when its attempt began or so much later."""
+        with contextlib.closing(sqlite3.connect(self.file("ledger.sqlite"))) as db:
+            (ms, node), = db.execute("SELECT started_ms, node FROM attempt WHERE drv LIKE ?", (f"%-{drv}.drv",))
+        there = [{"pid": 7, "name": drv, "node": n or node, "frozen": False} for n in nodes]
+        self.processes += [{"ms": ms + late_ms + i, "processes": there} for i in range(2)] + [{"ms": ms + late_ms + 2, "processes": []}]
+
+    def as_stock(self, drv, **other):
+        """Stock Nix has built it, likewise but for some fields."""
+        with contextlib.closing(sqlite3.connect(self.file("ledger.sqlite"))) as db:
+            (path, digest, size, refs), = db.execute("SELECT path, nar_hash, nar_size, refs FROM realisation WHERE path LIKE ?", (f"%-{drv}",))
+        info = {"path": "/nix/store/" + path, "narHash": "sha256-" + base64.b64encode(digest).decode(), "narSize": size,
+                "references": ["/nix/store/" + r for r in refs.split()]}
+        self.stock.append([{**info, **other}])
+
     def faults(self):
         files = {}
-        for kind in ("events", "attempts", "answers"):
+        for kind in ("events", "attempts", "answers", "processes", "stock"):
             text = "".join(json.dumps(row) + "\n" for row in getattr(self, kind))
             files[kind] = [farm.write(self.file(f"{kind}.json"), text)]
         return faults(Evidence(self.state, **files, **self.options))
@@ -171,6 +187,14 @@ PLANTED = {
     "a path with two contents": (
         lambda c: c.sql("INSERT INTO realisation SELECT inhash, 'twin', path, nar_hash, 1, refs, deriver, ca, blob, blob_size, gen "
                         "FROM realisation WHERE path LIKE '%-top'"), "INV-4: .*-top has 2 contents"),
+    "a derivation that runs on two machines at a time": (
+        lambda c: c.runs("slow", None, "elsewhere"), "INV-1t: slow ran on .* and on elsewhere at a time|INV-1t: slow ran on elsewhere and on"),
+    "a builder whose attempt is long over": (lambda c: c.runs("slow", None, late_ms=600_000), "INV-11: slow runs on"),
+    "a builder that is left at the end": (
+        lambda c: (c.runs("slow", None), c.processes.pop()), r"INV-11: at the end there are still processes of \['slow'\]"),
+    "an output that stock Nix makes otherwise": (lambda c: c.as_stock("slow", narSize=1), "INV-16: /nix/store/.*-slow is .* stock Nix's is"),
+    "an output that only stock Nix has": (
+        lambda c: c.as_stock("slow", path="/nix/store/" + "0" * 32 + "-slow"), "INV-3: /nix/store/0{32}-slow, which stock Nix has built, was not"),
     "an answer that is not realised": (
         lambda c: c.sql("UPDATE realisation SET nar_size = nar_size + 1 WHERE path LIKE '%-top'"), "INV-3: request .* not realised like that"),
 }
@@ -199,7 +223,7 @@ class Checker(farm.TestCase):
         evidence = [rows("--events"), rows("--attempts"), rows("--answers")]
         self.assertEqual(node.stop().code, 0)
         done = self.ends_with(self.scratch.run([sys.executable, *checker]), 0)
-        self.assertRegex(done.out, f"^0 faults in 4 requests, {DERIVATIONS + 3} attempts, {DERIVATIONS + 2} outputs, 1 sources, .* 8 answers$")
+        self.assertRegex(done.out, f"^0 faults in 4 requests, {DERIVATIONS + 3} attempts, {DERIVATIONS + 2} outputs, 1 sources, .* 8 answers, ")
         for name, (plant, says) in PLANTED.items():
             with self.subTest(name):
                 tampered = self.copy(node, evidence, name)
@@ -209,6 +233,10 @@ class Checker(farm.TestCase):
         PLANTED["a second success"][0](lost)
         lost.options["lost"] = [drv]
         self.assertEqual(lost.faults(), [])
+        sound = self.copy(node, evidence, "as it should be")
+        sound.runs("slow", None)
+        sound.as_stock("slow")
+        self.assertEqual(sound.faults(), [])
         substituted = self.copy(node, evidence, "substituted")
         later_token(substituted)
         substituted.options["upstream"] = True

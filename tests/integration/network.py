@@ -102,6 +102,21 @@ class Cables(unittest.TestCase):
         self.net.heal(2, 1)
         arrives(two, b"lost")
 
+    def test_a_port_that_is_cut_off_is_silent_for_one_machine_and_all_else_is_heard(self):
+        one, two = self.connected(1, 2)
+        port = two.getsockname()[1]
+        self.net.cut(1, 2, port)
+        self.loses(2, lambda: one.send(b"from 1"))
+        self.loses(1, lambda: two.send(b"from 2"))
+        for a, b in ((1, 2), (2, 1), (3, 2)):
+            mine, theirs = self.connected(a, b)
+            mine.send(b"around")
+            arrives(theirs, b"around")
+        self.assertEqual([readable(one), readable(two)], [False, False])
+        self.net.heal(2, 1)
+        arrives(two, b"from 1")
+        arrives(one, b"from 2")
+
     def test_who_is_unplugged_is_cut_off_from_everybody_and_the_others_are_not(self):
         to_two, two = self.connected(1, 2)
         to_three, three = self.connected(1, 3)

@@ -3,11 +3,13 @@
 it uses none of the farm's code, reads the ledger's rows, hashes every byte of the store, and compares both with what was
 recorded of events, attempts and answers while the farm ran.
 
-    check_history.py STATE_DIR [--events FILE]... [--attempts FILE]... [--answers FILE]...
+    check_history.py STATE_DIR [--events FILE]... [--attempts FILE]... [--answers FILE]... [--processes FILE]...
+                     [--stock FILE]...
 
 FILEs are what `coppice-admin events -f --json --since 0`, `coppice-admin attempts --json`, and `coppice build --json`,
-`coppice status --json` or `coppice-admin requests --json` have printed, at any times. Prints a line for each broken
-promise and ends with 1, or says what it has looked at and ends with 0. Needs zstd and libsodium."""
+`coppice status --json` or `coppice-admin requests --json` have printed, at any times; what process_history.py has written
+down; and what stock Nix's `nix path-info --json` says of the outputs that it has built of the same derivations. Prints a
+line for each broken promise and ends with 1, or says what it has looked at and ends with 0. Needs zstd and libsodium."""
 
 import argparse
 import base64
@@ -24,6 +26,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+
+import process_history
 
 FREE, QUEUED, BUILDING, PARTIAL, REALISED = range(5)
 
@@ -82,6 +86,16 @@ def base32(digest):
     bits = int.from_bytes(digest, "little")
     digits = (len(digest) * 8 + 4) // 5
     return "".join("0123456789abcdfghijklmnpqrsvwxyz"[bits >> 5 * i & 31] for i in reversed(range(digits)))
+
+
+def hash_bytes(text):
+    """Of 'sha256-<base 64>' or 'sha256:<Nix base 32>'."""
+    if text.startswith("sha256-"):
+        return base64.b64decode(text[7:])
+    number = 0
+    for c in text.removeprefix("sha256:"):
+        number = number * 32 + "0123456789abcdfghijklmnpqrsvwxyz".index(c)
+    return number.to_bytes(32, "little")
 
 
 def is_signed(text, signature, key):
@@ -150,7 +164,7 @@ class Ledger:
 
 
 class Evidence:
-    def __init__(self, state, events=(), attempts=(), answers=(), lost=(), upstream=False, opened=False):
+    def __init__(self, state, events=(), attempts=(), answers=(), processes=(), stock=(), lost=(), upstream=False, opened=False):
         self.ledger = Ledger(state)
         self.store = os.path.join(state, "cache")
         with open(os.path.join(state, "keys/cache.public"), encoding="utf-8") as f:
@@ -158,6 +172,8 @@ class Evidence:
         self.events = [json_lines(file) for file in events]
         self.attempts = [row for file in attempts for row in json_lines(file)]
         self.answers = [row for file in answers for row in json_lines(file)]
+        self.processes = [json_lines(file) for file in processes]
+        self.stock = [row for file in stock for printed in json_lines(file) for row in printed]
         self.lost = {base_name(drv) for drv in lost}  # derivations whose outputs the store was made to lose
         self.upstream = upstream  # outputs may come from elsewhere
         self.opened = opened  # requests may still be open
@@ -229,8 +245,22 @@ def one_success(e):
             yield f"INV-12: {e.ledger.inhashes[key]['drv']} was built with success {count} times"
 
 
+def as_stock_nix(e):
+    """INV-16, INV-3: what stock Nix makes of the same derivations was made, and is the same."""
+    rows = {"/nix/store/" + row["path"]: row for row in e.ledger.outputs}
+    for info in e.stock:
+        row = rows.get(info["path"])
+        if row is None:
+            yield f"INV-3: {info['path']}, which stock Nix has built, was not"
+            continue
+        ours = ("sha256:" + base32(row["nar_hash"]), row["nar_size"], sorted(row["refs"].split()))
+        theirs = ("sha256:" + base32(hash_bytes(info["narHash"])), info["narSize"], sorted(map(base_name, info["references"])))
+        if ours != theirs:
+            yield f"INV-16: {info['path']} is {ours}, and stock Nix's is {theirs}"
+
+
 def realised_by_somebody(e):
-    """INV-1: what is realised was committed under the token that its inhash has, or came from an upstream cache."""
+    """INV-1 and INV-9: what is realised was committed under the token that its inhash has, or came from an upstream cache."""
     won = {(a["inhash"], a["fence"]) for a in e.ledger.attempts if a["ended_ms"] is not None and a["result"] == 0}
     substituted = {bytes.fromhex(x["inhash"]) for x in e.told() if x["event"] == "substituted"}
     gaps = len({x["epoch"] for x in e.told()}) > 1
@@ -388,11 +418,13 @@ def answers_agree(e):
 
 
 def tables_are_whole(e):
+    """INV-10, as far as rows go: none is there twice, which is what their keys and this say."""
     return (f"the ledger is damaged: {text}" for text in e.ledger.damage)
 
 
 PROMISES = [tables_are_whole, tokens_rise, history_stays, one_success, realised_by_somebody, blobs_are_there,
-            narinfos_are_the_rows, requests_end_once, answers_agree]
+            narinfos_are_the_rows, requests_end_once, answers_agree, as_stock_nix, process_history.exclusive_runs,
+            process_history.no_orphans]
 
 
 def faults(evidence):
@@ -412,7 +444,7 @@ def still_serves(state):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("state", help="the state directory of the node that has the ledger and serves no more")
-    for kind in ("events", "attempts", "answers"):
+    for kind in ("events", "attempts", "answers", "processes", "stock"):
         parser.add_argument(f"--{kind}", action="append", default=[], metavar="FILE")
     parser.add_argument("--lost", action="append", default=[], metavar="DRV", help="its outputs were taken from the store")
     parser.add_argument("--upstream", action="store_true", help="the farm asks upstream caches")
@@ -428,7 +460,8 @@ def main():
     print(*found, sep="\n", end="\n" if found else "")
     ledger = evidence.ledger
     print(f"{len(found)} faults in {len(ledger.requests)} requests, {len(ledger.attempts)} attempts, {len(ledger.outputs)} outputs, "
-          f"{len(ledger.sources)} sources, {sum(map(len, evidence.events))} events, {len(evidence.answers)} answers")
+          f"{len(ledger.sources)} sources, {sum(map(len, evidence.events))} events, {len(evidence.answers)} answers, "
+          f"{sum(map(len, evidence.processes))} looks at processes, {len(evidence.stock)} outputs of stock Nix")
     sys.exit(1 if found else 0)
 
 

@@ -4,7 +4,6 @@ started is ended by its pid, and when a test fails the end of each daemon's log 
 The programs are those in the directory $COPPICE_BIN (build/bin)."""
 
 import atexit
-import base64
 import contextlib
 import functools
 import json
@@ -23,6 +22,8 @@ import time
 import unittest
 import urllib.request
 
+from check_history import hash_bytes  # also for those who import it from here
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.path.abspath(os.environ.get("COPPICE_BIN", os.path.join(ROOT, "build/bin")))
 CHECKER = os.path.join(ROOT, "tests/support/check_history.py")
@@ -39,7 +40,7 @@ GAVE_UP, LOCKED = 70, 73  # and of coppiced
 END_WITH_PARENT = [shutil.which("setpriv") or "setpriv", "--pdeathsig", "KILL", "--"]
 
 
-def wait_until(what, condition, seconds=PATIENCE_S):
+def wait_until(what, condition, seconds=PATIENCE_S, every=0.05):
     """The condition's first true value."""
     end = time.monotonic() + seconds
     while True:
@@ -48,7 +49,7 @@ def wait_until(what, condition, seconds=PATIENCE_S):
             return value
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def free_port():
@@ -71,16 +72,6 @@ def write(path, text):
 
 def base_name(path):
     return path.rsplit("/", 1)[-1]
-
-
-def hash_bytes(text):
-    """Of 'sha256-<base 64>' or 'sha256:<Nix base 32>'."""
-    if text.startswith("sha256-"):
-        return base64.b64decode(text[7:])
-    number = 0
-    for c in text.removeprefix("sha256:"):
-        number = number * 32 + "0123456789abcdfghijklmnpqrsvwxyz".index(c)
-    return number.to_bytes(32, "little")
 
 
 def real_sources():

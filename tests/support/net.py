@@ -14,8 +14,13 @@ import farm
 SWITCH = 0  # no machine: where the cables end
 CUT = """table inet cut {
   set from { type ipv4_addr; }
+  set from_to_port { type ipv4_addr . inet_service; }
+  set from_port { type ipv4_addr . inet_service; }
   counter lost { packets 0 bytes 0 }
   chain in { type filter hook input priority 0; ip saddr @from counter name lost drop; }
+  chain ports { type filter hook input priority 1;
+    ip saddr . tcp dport @from_to_port counter name lost drop;
+    ip saddr . tcp sport @from_port counter name lost drop; }
 }
 """
 
@@ -35,7 +40,7 @@ class Network:
     """Machines 1 to `count`. Needs root."""
 
     def __init__(self, count):
-        self.holders, self.cuts = {}, set()
+        self.holders, self.cuts, self.cut_ports = {}, set(), set()
         try:
             self._make(count)
         except (OSError, AssertionError) as e:
@@ -114,17 +119,31 @@ class Network:
             self._nft_set("add", sender, receiver)
 
     def _nft_set(self, verb, sender, receiver):
-        self._run(receiver, "nft", verb, "element", "inet", "cut", "from", "{", self.address(sender), "}")
+        self._element(receiver, verb, "from", self.address(sender))
         self.cuts ^= {(sender, receiver)}
 
-    def cut(self, a, b):
-        self.cut_one_way(a, b)
-        self.cut_one_way(b, a)
+    def _element(self, who, verb, name, value):
+        self._run(who, "nft", verb, "element", "inet", "cut", name, "{", value, "}")
+
+    def cut(self, a, b, port=None):
+        """With a port: only connections of a to that port of b."""
+        if port is None:
+            self.cut_one_way(a, b)
+            self.cut_one_way(b, a)
+        elif (a, b, port) not in self.cut_ports:
+            self._port(a, b, port, "add")
+
+    def _port(self, a, b, port, verb):
+        self._element(b, verb, "from_to_port", f"{self.address(a)} . {port}")
+        self._element(a, verb, "from_port", f"{self.address(b)} . {port}")
+        self.cut_ports ^= {(a, b, port)}
 
     def heal(self, a, b):
         """Whatever was cut between these two, and nothing else."""
         for sender, receiver in self.cuts & {(a, b), (b, a)}:
             self._nft_set("delete", sender, receiver)
+        for cut in [cut for cut in self.cut_ports if set(cut[:2]) == {a, b}]:
+            self._port(*cut, "delete")
 
     def refuse(self, sender, receiver, port):
         """Connections of the one to that port of the other are refused, and those that are open break."""
