@@ -83,6 +83,16 @@ struct holder {
   COPPICE_STRUCT(holder, 1, session, 2, nonce)
 };
 
+/// An input that is large enough to matter where it lies.
+struct heavy_input {
+  nix::store_path path;
+  std::uint64_t bytes = 0; ///< as a NAR
+  node_id node;            ///< which built it; empty: none of the farm, or nobody knows
+  COPPICE_STRUCT(heavy_input, 1, path, 2, bytes, 3, node)
+};
+inline constexpr std::size_t heavy_inputs_max = 16; ///< the largest ones
+inline constexpr std::uint64_t heavy_input_bytes_min = std::uint64_t{1} << 20;
+
 /// One inhash to be built, as placed and assigned: all that an executor needs besides the inputs' bytes.
 struct job {
   inhash key;
@@ -98,8 +108,9 @@ struct job {
   bool io_bound = false;               ///< waits for network or disk rather than computes: takes an I/O slot
   std::vector<realised_output> compare = {}; ///< not empty: only to compare with these, which are registered; keeps nothing
   bool again = false;                  ///< it was placed under this token before, and nobody has heard of it since
+  std::vector<heavy_input> heavy = {}; ///< the largest of its inputs, at most heavy_inputs_max
   COPPICE_STRUCT(job, 1, key, 2, token, 3, drv, 4, aterm, 5, inputs, 6, system, 7, features, 8, priority, 9,
-                 critical_path, 10, request, 11, io_bound, 12, compare, 13, again)
+                 critical_path, 10, request, 11, io_bound, 12, compare, 13, again, 14, heavy)
 };
 
 /// What a client asked for, as the ledger keeps it.

@@ -29,6 +29,9 @@ struct transaction_check {
     if constexpr (requires { t.key.empty(); } && !std::is_same_v<T, ledger::read_attempts>) {
       if (t.key.empty()) return bad("{}: key is empty", T::struct_name);
     }
+    if constexpr (requires { t.url; }) {
+      if (t.url.size() > url_bytes_max) return bad("{}: url has more than {} bytes", T::struct_name, url_bytes_max);
+    }
     return {};
   }
 };
@@ -58,6 +61,8 @@ expected<void> check(const offer& m) {
 expected<void> check(const job& m) {
   if (m.key.empty()) return bad("job: key is empty");
   if (!m.drv.is_derivation()) return bad("job: {} is not a derivation", m.drv.base_name());
+  if (m.heavy.size() > heavy_inputs_max)
+    return bad("job: {} heavy inputs, at most {} are allowed", m.heavy.size(), heavy_inputs_max);
   return {};
 }
 
@@ -68,6 +73,18 @@ expected<void> check(const partial_outputs& m) {
 
 expected<void> check(const step_progress& m) {
   if (m.key.empty()) return bad("step_progress: key is empty");
+  return {};
+}
+
+expected<void> check(const prefetch& m) {
+  if (m.inputs->size() > prefetch_inputs_max)
+    return bad("prefetch: {} inputs, at most {} are allowed", m.inputs->size(), prefetch_inputs_max);
+  return {};
+}
+
+expected<void> check(const upstream_wanted& m) {
+  if (m.paths.empty() || m.paths.size() > upstream_wanted_max)
+    return bad("upstream_wanted: {} paths, 1 to {} are allowed", m.paths.size(), upstream_wanted_max);
   return {};
 }
 

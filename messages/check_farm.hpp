@@ -9,8 +9,10 @@
 /// say what is true (reliability.md 2); these keep a broken one from harming others. All fail with `bad_message`.
 namespace coppice {
 
-inline constexpr std::size_t names_per_offer_max = 1'000; ///< systems and features that a machine offers, each
-inline constexpr std::uint32_t slots_max = 100'000;       ///< of one machine
+inline constexpr std::size_t names_per_offer_max = 1'000;  ///< systems and features that a machine offers, each
+inline constexpr std::size_t prefetch_inputs_max = 10'000; ///< that a job names
+inline constexpr std::size_t url_bytes_max = 2'000;
+inline constexpr std::uint32_t slots_max = 100'000; ///< of one machine
 
 expected<void> check(const ledger::transaction& m);
 expected<void> check(const ledger::answer& m);
@@ -23,5 +25,7 @@ expected<void> check(const partial_outputs& m);
 expected<void> check(const step_progress& m);
 expected<void> check(const get_ticket& m);
 expected<void> check(const upload_ticket& m);
+expected<void> check(const prefetch& m);
+expected<void> check(const upstream_wanted& m);
 
 } // namespace coppice

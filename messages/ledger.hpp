@@ -41,7 +41,7 @@ struct lock_state {
   ledger::phase phase = phase::free;
   coppice::holder holder;
   fence origin; ///< the coordinator's token that the worker's start consumed
-  node_id node; ///< of the holder, once building
+  node_id node; ///< of the holder, once building; once realised the one that built it, or none of the farm
   nix::store_path drv; ///< the derivation it was last acquired for
   std::uint32_t infra_deaths = 0;
   bool published = false;
@@ -108,9 +108,17 @@ struct attempt_rows {
   std::vector<attempt_row> rows;
   COPPICE_STRUCT(attempt_rows, 1, rows)
 };
+/// A machine that built this path, has it in a store of its own, and serves it there (docs/protocol.md, "Held paths").
+struct path_holder {
+  nix::store_path path;
+  node_id node;
+  std::string url; ///< of its CACHE_SERVER
+  COPPICE_STRUCT(path_holder, 1, path, 2, node, 3, url)
+};
 struct path_infos {
   std::vector<path_info> rows;
-  COPPICE_STRUCT(path_infos, 1, rows)
+  std::vector<path_holder> holders = {}; ///< of some of them, if they were asked for
+  COPPICE_STRUCT(path_infos, 1, rows, 2, holders)
 };
 /// A failure_record for people.
 struct failure_row {
@@ -142,7 +150,8 @@ struct open_session {
   coppice::incarnation incarnation;
   session_id session;
   std::int64_t ttl_ms = 0; ///< for how long it takes the session to last; invalid if the ledger ends it earlier
-  COPPICE_STRUCT(open_session, 1, node, 2, incarnation, 3, session, 4, ttl_ms)
+  std::string url = {};    ///< where others can fetch what it has built; empty: nowhere
+  COPPICE_STRUCT(open_session, 1, node, 2, incarnation, 3, session, 4, ttl_ms, 5, url)
 };
 /// T2. Answer: done or session_over.
 struct keep_alive {
@@ -352,7 +361,8 @@ struct read_attempts {
 /// What is known of these store paths, sources and outputs alike; unknown ones are left out. Answer: path_infos.
 struct read_paths {
   std::vector<nix::store_path> paths;
-  COPPICE_STRUCT(read_paths, 1, paths)
+  bool holders = false; ///< also which machines built them, of those whose sessions last
+  COPPICE_STRUCT(read_paths, 1, paths, 2, holders)
 };
 
 /// How long did the last successful attempts at derivations of these names take? At most names_per_query_max of them,

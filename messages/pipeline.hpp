@@ -114,6 +114,13 @@ struct offer {
   COPPICE_STRUCT(offer, 1, node, 2, incarnation, 3, slots_free, 4, slots, 5, systems, 6, features, 7, io_slots_free, 8,
                  io_slots, 9, short_of, 10, room, 11, mandatory_features, 12, version, 13, busy, 14, io_busy)
 };
+/// ALLOCATOR -> WORKER_POOL -> FETCHER: what a job that may come next will need, to be fetched when nothing else is.
+/// A later one takes the place of this one.
+struct prefetch {
+  inhash key;
+  shared<std::vector<nix::store_path>> inputs;
+  COPPICE_STRUCT(prefetch, 1, key, 2, inputs)
+};
 /// GRAPH -> ALLOCATOR: the job is no longer wanted from this graph.
 struct withdraw {
   inhash key;
@@ -176,6 +183,14 @@ struct substitution {
   std::vector<realised_output> outputs;
   COPPICE_STRUCT(substitution, 1, key, 2, drv, 3, outputs)
 };
+
+/// A member's FETCHER -> the hub's SUBSTITUTER: put these, which the farm's store has not, and what they refer to, into
+/// it, if upstream caches have them.
+struct upstream_wanted {
+  std::vector<nix::store_path> paths; ///< at most upstream_wanted_max
+  COPPICE_STRUCT(upstream_wanted, 1, paths)
+};
+inline constexpr std::size_t upstream_wanted_max = 1'000;
 
 /// How a builder's process ended.
 struct build_exit {

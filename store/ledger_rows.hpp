@@ -16,6 +16,7 @@ struct session_row {
   session_id session;
   bool over = false; ///< its lease ended
   std::int64_t opened_ms = 0;
+  std::string url; ///< see ledger::open_session
 };
 
 /// A request without its body and result, which most transactions need not read.
@@ -127,6 +128,8 @@ public:
   virtual bool is_blob_named(const blob_id& blob) = 0;
   /// As a source, or else as an output.
   virtual std::optional<path_info> find_path(const nix::store_path& path) = 0;
+  /// The node in the row of the (first, by key) inhash that has this output; empty if none has.
+  virtual node_id builder_of(const nix::store_path& path) = 0;
   virtual void put_source(const path_info& info) = 0;
   virtual bool is_source(const nix::store_path& path) = 0;
   /// Forgets the sources in this blob.

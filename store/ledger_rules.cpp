@@ -71,7 +71,7 @@ expected<request_head> ledger_rules::require_epoch(const request_id& id, epoch e
 ledger_rules::answer ledger_rules::on(const ledger::open_session& t) {
   if (t.node.empty() || t.session.empty()) return fail(ec::invalid, "a session needs a node's name and an id");
   auto stored = rows_.find_session_of(t.node);
-  session_row opened{t.node, t.incarnation, t.session, false, now_ms_};
+  session_row opened{t.node, t.incarnation, t.session, false, now_ms_, t.url};
   if (stored && stored->session == t.session && stored->incarnation == t.incarnation) {
     if (stored->over) rows_.put_session(opened); // its locks stay lost
     return ledger::done{};

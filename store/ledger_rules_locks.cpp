@@ -267,8 +267,7 @@ void ledger_rules::realise(ledger::lock_state& row, std::vector<realised_output>
   begin_anew(row);
   if (row.failed) set_failure(row, {});
   row.phase = ledger::phase::realised;
-  row.holder = {};
-  row.node = {};
+  row.holder = {}; // but the node stays: it has the outputs
   row.origin = {};
   row.missing.clear();
   row.published = false;
@@ -333,6 +332,7 @@ ledger_rules::answer ledger_rules::on(const ledger::retire& t) {
 
 void ledger_rules::retract(ledger::lock_state row) {
   row.phase = ledger::phase::free;
+  row.node = {};
   row.published = false;
   row.outputs.clear();
   save(row);

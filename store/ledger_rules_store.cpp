@@ -153,8 +153,19 @@ ledger_rules::answer ledger_rules::on(const ledger::read_durations& t) {
 
 ledger_rules::answer ledger_rules::on(const ledger::read_paths& t) {
   ledger::path_infos found;
-  for (auto& path : t.paths)
-    if (auto info = rows_.find_path(path)) found.rows.push_back(*std::move(info));
+  std::map<node_id, std::string> urls; // empty: nobody can fetch from it
+  for (auto& path : t.paths) {
+    auto info = rows_.find_path(path);
+    if (!info) continue;
+    found.rows.push_back(*std::move(info));
+    if (!t.holders) continue;
+    const auto node = rows_.builder_of(path);
+    if (node.empty()) continue;
+    const auto [url, fresh] = urls.try_emplace(node);
+    if (fresh)
+      if (const auto session = rows_.find_session_of(node); session && !session->over) url->second = session->url;
+    if (!url->second.empty()) found.holders.push_back({path, node, url->second});
+  }
   return found;
 }
 

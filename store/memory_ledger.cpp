@@ -230,6 +230,11 @@ public:
     if (it == outputs_by_path_.end() || it->first.first != path) return {};
     return it->second;
   }
+  node_id builder_of(const nix::store_path& path) override {
+    auto it = outputs_by_path_.lower_bound({path, inhash{}});
+    if (it == outputs_by_path_.end() || it->first.first != path) return {};
+    return locks_.at(it->first.second).node;
+  }
   void put_source(const path_info& info) override {
     sources_.emplace(info.path, info);
     named_.insert({info.blob, info.path});

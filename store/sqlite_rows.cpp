@@ -25,6 +25,7 @@ session_row take_session(sqlite_query& q) {
   row.session = q.take<session_id>();
   row.over = q.take<bool>();
   row.opened_ms = q.take<std::int64_t>();
+  row.url = q.take<std::string>();
   return row;
 }
 
@@ -90,25 +91,26 @@ ledger::attempt_row take_attempt(sqlite_query& q) {
 } // namespace
 
 std::optional<session_row> sqlite_rows::find_session_of(const node_id& node) {
-  sqlite_query q{q_, "SELECT node, incarnation, session, over, opened_ms FROM session WHERE node = ?", node};
+  sqlite_query q{q_, "SELECT node, incarnation, session, over, opened_ms, url FROM session WHERE node = ?", node};
   if (!q.next()) return {};
   return take_session(q);
 }
 
 std::optional<session_row> sqlite_rows::find_session(const session_id& session) {
-  sqlite_query q{q_, "SELECT node, incarnation, session, over, opened_ms FROM session WHERE session = ?", session};
+  sqlite_query q{q_, "SELECT node, incarnation, session, over, opened_ms, url FROM session WHERE session = ?", session};
   if (!q.next()) return {};
   return take_session(q);
 }
 
 void sqlite_rows::put_session(const session_row& row) {
   sqlite_query{q_,
-               "INSERT OR REPLACE INTO session (node, incarnation, session, over, opened_ms) VALUES (?, ?, ?, ?, ?)",
+               "INSERT OR REPLACE INTO session (node, incarnation, session, over, opened_ms, url) VALUES (?, ?, ?, ?, ?, ?)",
                row.node,
                row.incarnation,
                row.session,
                row.over,
-               row.opened_ms}
+               row.opened_ms,
+               row.url}
       .run();
 }
 

@@ -6,7 +6,7 @@
 namespace coppice::store {
 
 /// The version of the schema below; a ledger of any other one is refused.
-inline constexpr int sqlite_schema_version = 3;
+inline constexpr int sqlite_schema_version = 4;
 /// Creates the tables of an empty database, and views that spell ids and enums out for sqlite3(1).
 void create_sqlite_schema(SQLite::Database& db);
 
@@ -57,6 +57,7 @@ public:
   void put_blob(const blob_row& row) override;
   bool is_blob_named(const blob_id& blob) override;
   std::optional<path_info> find_path(const nix::store_path& path) override;
+  node_id builder_of(const nix::store_path& path) override;
   void put_source(const path_info& info) override;
   bool is_source(const nix::store_path& path) override;
   void drop_sources(const blob_id& blob) override;

@@ -41,6 +41,14 @@ std::optional<path_info> sqlite_rows::find_path(const nix::store_path& path) {
   return {};
 }
 
+node_id sqlite_rows::builder_of(const nix::store_path& path) {
+  sqlite_query q{q_,
+                 "SELECT i.node FROM realisation r JOIN inhash i ON i.inhash = r.inhash WHERE r.path = ?"
+                 " ORDER BY r.inhash LIMIT 1",
+                 path};
+  return q.next() ? q.take<node_id>() : node_id{};
+}
+
 void sqlite_rows::put_source(const path_info& info) {
   sqlite_query{q_,
                "INSERT INTO source (" COPPICE_PATH_COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

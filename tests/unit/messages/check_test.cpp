@@ -1,4 +1,5 @@
 #include "messages/check.hpp"
+#include "messages/check_farm.hpp"
 #include "messages/text.hpp"
 
 #include <catch2/catch.hpp>
@@ -101,6 +102,23 @@ TEST_CASE("events are waited for and answered in bounds, from any number on") {
   CHECK(refused(follow_events{0, 0, poll_wait_ms_max + 1, 1}));
   CHECK(refused(follow_events{0, 0, 0, 0}));
   CHECK(refused(follow_events{0, 0, 0, farm_events_per_page_max + 1}));
+}
+
+TEST_CASE("a machine's address is short") {
+  ledger::open_session t;
+  t.url = std::string(url_bytes_max, 'x');
+  CHECK(check(ledger::transaction{t}));
+  t.url += 'x';
+  CHECK(refused(ledger::transaction{t}));
+}
+
+TEST_CASE("what a machine is to fetch ahead, or wants from upstream caches, is bounded") {
+  CHECK(check(prefetch{}));
+  CHECK(check(prefetch{{}, std::vector(prefetch_inputs_max, path("x"))}));
+  CHECK(refused(prefetch{{}, std::vector(prefetch_inputs_max + 1, path("x"))}));
+  CHECK(check(upstream_wanted{{path("x")}}));
+  CHECK(refused(upstream_wanted{}));
+  CHECK(refused(upstream_wanted{std::vector(upstream_wanted_max + 1, path("x"))}));
 }
 
 TEST_CASE("a search for a log must say which") {

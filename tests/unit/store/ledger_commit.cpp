@@ -23,11 +23,42 @@ TEST_CASE("T11: a commit realises all outputs at once", "[ledger]") {
   REQUIRE(row.phase == phase::realised);
   REQUIRE(row.holder == holder{});
   REQUIRE(row.token == token);
+  REQUIRE(row.node == node(1));
   REQUIRE(row.outputs == std::vector{t.outputs[1], t.outputs[0]});
   REQUIRE(f.attempts(1).at(0).ended_ms);
   REQUIRE(f.attempts(1).at(0).result == failure::none);
   REQUIRE(f.ask<ledger::path_infos>(ledger::read_paths{{path("nothing"), path("step1-dev")}}).rows ==
           std::vector{info("step1-dev", 2)});
+}
+
+TEST_CASE("what a machine has built it is told to hold, as long as its session lasts", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  const std::vector asked{path("step1"), path("step2"), path("source"), path("nothing")};
+  const ledger::path_holder held{path("step1"), node(1), "http://b:8080"};
+  auto holders = [&] { return f.ask<ledger::path_infos>(ledger::read_paths{asked, true}).holders; };
+  f.realise(1);
+  f.realise(2);
+  f.put_blob(3);
+  f.done(ledger::add_source{info("source", 3)});
+  REQUIRE(holders().empty()); // it said of no address
+  f.done(ledger::open_session{node(1), incarnation{2}, session(11), 0, held.url});
+  REQUIRE(holders() == std::vector{held, {path("step2"), held.node, held.url}});
+  REQUIRE(f.ask<ledger::path_infos>(ledger::read_paths{asked}).holders.empty());
+  SECTION("and no longer") {
+    f.done(ledger::expire{session(11)});
+    REQUIRE(holders().empty());
+    f.done(ledger::open_session{node(1), incarnation{2}, session(11), 0, held.url});
+    REQUIRE(holders().size() == 2);
+  }
+  SECTION("at the address that its newest process has") {
+    f.done(ledger::open_session{node(1), incarnation{3}, session(12), 0, "http://b:9"});
+    REQUIRE(holders().at(0).url == "http://b:9");
+  }
+  SECTION("unless that is retired") {
+    f.done(ledger::gone{blob(2), {1}});
+    REQUIRE(f.lock(2).node.empty());
+    REQUIRE(holders() == std::vector{held});
+  }
 }
 
 TEST_CASE("T11: a stale token cannot commit", "[ledger]") {

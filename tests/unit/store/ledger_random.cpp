@@ -63,7 +63,9 @@ private:
     auto b = blob(4 * k + below(2));
     auto failing = static_cast<failure>(1 + below(static_cast<unsigned>(failure::last_)));
     switch (below(30)) {
-    case 0: return ledger::open_session{node(below(nodes)), {1 + below(2)}, some_session()};
+    case 0:
+      return ledger::open_session{node(below(nodes)), {1 + below(2)}, some_session(), 0,
+                                  below(3) ? "http://" + std::to_string(below(3)) : ""};
     case 1: return below(3) ? any_transaction{ledger::keep_alive{some_session()}} : ledger::expire{some_session()};
     case 2: {
       request_body body;
@@ -129,7 +131,7 @@ std::vector<expected<ledger::any_answer>> all_rows(ledger_backend& rows) {
   std::vector<any_transaction> reads{ledger::held_locks{}, ledger::outbox{100}, ledger::read_requests{{}, 100},
                                      ledger::read_attempts{{}, {}, 0, 10'000}, ledger::read_failures{}};
   ledger::read_locks locks;
-  ledger::read_paths paths;
+  ledger::read_paths paths{{}, true};
   for (unsigned k = 0; k < keys; ++k) {
     locks.keys.push_back(key(k));
     paths.paths.push_back(path("step" + std::to_string(k)));
