@@ -25,13 +25,13 @@ LEASE = f'[lease]\nttl = "{TTL_S} s"\nrenew = "500 ms"\nguard = "200 ms"\nfreeze
 # a build is tried again at once, and no death of a machine is ever the derivation's fault here
 FAILURES = '[failures]\nattempts_max = 1000\npoison_max = 1000\nretry_first = "100 ms"\nretry_max = "1 s"\n'
 
-# Layers that refer to all below; outputs of more than one name, a fixed one. What is `held` is being built until it is let
+# Layers that refer to all below, no two with the same contents; outputs of more than one name, a fixed one. What is `held` is being built until it is let
 # go, and has two megabytes to be uploaded.
 GRAPH = '''let
   fixed = make { outputHashMode = "flat"; outputHashAlgo = "sha256";
                  outputHash = builtins.hashString "sha256" "fixed\\n"; } "fixed" "echo fixed > $out";
   row = n: below: map (i: make { outputs = [ "out" "dev" ]; } "s-${toString n}-${toString i}"
-    "sleep 0.5; mkdir $out; seq 20000 > $out/numbers; ln -s numbers $out/link; echo ${toString below} $out > $dev") [ 1 2 3 4 ];
+    "sleep 0.5; mkdir $out; seq ${toString (10 * n + i)} 20000 > $out/numbers; ln -s numbers $out/link; echo ${toString below} $out > $dev") [ 1 2 3 4 ];
   rows = n: if n == 0 then [ ] else row n (map (s: s.dev) (rows (n - 1)));
   held = make { requiredSystemFeatures = [ "slow" ]; } "held"
     "echo words; sleep 100000 || true; mkdir $out; seq 300000 > $out/numbers; echo ${fixed} $out > $out/refs";
@@ -57,9 +57,13 @@ class Stock:
             raise AssertionError(str(build.end()))
         self.seconds = time.monotonic() - begun
         self.graph = requisites(nix, drv)
-        self.outputs = {farm.drv_name(d): nix.lines("nix-store", "--query", "--outputs", d) for d in self.graph}
-        said = nix.run("nix", "path-info", "--json", *sum(self.outputs.values(), [])).out
-        self.file = farm.write(nix.scratch.file("out", "stock"), json.dumps(json.loads(said)) + "\n")
+        outputs = nix.lines("nix-store", "--query", "--outputs", *self.graph)
+        self.infos = json.loads(nix.run("nix", "path-info", "--json", *outputs).out)
+        self.file = farm.write(nix.scratch.file("out", "stock"), json.dumps(self.infos) + "\n")
+
+    def outputs(self, name):
+        """Of the derivation of that name."""
+        return [info["path"] for info in self.infos if farm.drv_name(info["deriver"]) == name]
 
 
 class Chaos(farm.TestCase):
@@ -92,7 +96,9 @@ class Chaos(farm.TestCase):
         self.addCleanup(self.net.close)
         self.before_hub()
         self.hub = Hub(self.scratch, self.net.machine(HUB), settings=self.MORE + LEASE + FAILURES, jobs=self.JOBS).start().record()
-        self.elm, self.oak = (self.member(number, name) for number, name in ((ELM, "elm"), (OAK, "oak")))
+        self.elm, self.oak = (self.hub.member(self.net.machine(number), name, SLOW + self.MORE + LEASE, self.JOBS).start()
+                              for number, name in ((ELM, "elm"), (OAK, "oak")))
+        wait_until("both offer themselves", lambda: {"elm", "oak"} <= self.online())
         self.nodes = {"hub": self.hub, "elm": self.elm, "oak": self.oak}
         self.numbers = {"hub": HUB, "elm": ELM, "oak": OAK}
         self.recorder = Recorder(self.word, lambda: {n.daemon.pid: name for name, n in self.nodes.items()},
@@ -103,13 +109,9 @@ class Chaos(farm.TestCase):
     def before_hub(self):
         """Prepares self.scratch.file("hub"), where the hub's state will be."""
 
-    def member(self, number, name):
-        node = self.hub.member(self.net.machine(number), name, SLOW + self.MORE + LEASE, self.JOBS).start()
-        wait_until(f"{name} offers itself", lambda: self.offers_itself(name))
-        return node
-
-    def offers_itself(self, name):
-        return any(row["node"] == name and row["online"] for row in self.hub.admin("nodes", "--json").json())
+    def online(self):
+        """The names of the machines that offer themselves."""
+        return {row["node"] for row in self.hub.admin("nodes", "--json").json() if row["online"]}
 
     def attempts_of(self, name):
         """(node, result) of the attempts at the derivations of that name, oldest first."""
