@@ -105,6 +105,11 @@ struct node::impl {
   expected<void> start_actors();
   template <class T, class Handle, class... Ts>
   expected<T> ask(const Handle& to, Ts... xs);
+  /// Gets what an actor tells once the one at `path`, which it depends on, serves; gives up when that one has ended.
+  template <class T, class Handle>
+  expected<T> ask_started(const std::string& path, const Handle& to);
+  /// Empty for an actor that never ended.
+  std::string last_exit(const std::string& path) const;
   /// Why an actor does not serve: the reason of its last end, else what its reference says.
   tl::unexpected<error> not_started(const std::string& what, const std::string& path, const error& e) const;
   void stop();
@@ -325,10 +330,25 @@ expected<T> node::impl::ask(const Handle& to, Ts... xs) {
   return result;
 }
 
-tl::unexpected<error> node::impl::not_started(const std::string& what, const std::string& path, const error& e) const {
+template <class T, class Handle>
+expected<T> node::impl::ask_started(const std::string& path, const Handle& to) {
+  const auto until = clock.now() + start_timeout;
+  for (;;) { // a reference holds messages for less long than a busy disk may take to open a ledger
+    auto result = ask<T>(to, atom::get_v);
+    if (result || result.error().code != ec::unavailable) return result;
+    if (ended || clock.now() > until || !last_exit(path).empty()) return result;
+  }
+}
+
+std::string node::impl::last_exit(const std::string& path) const {
   for (auto& actor : directory->describe())
-    if (actor.path == path && !actor.last_exit.empty()) return fail(e.code, "cannot " + what + ": " + actor.last_exit);
-  return fail(e.code, "cannot " + what + ": " + e.what);
+    if (actor.path == path) return actor.last_exit;
+  return {};
+}
+
+tl::unexpected<error> node::impl::not_started(const std::string& what, const std::string& path, const error& e) const {
+  const auto why = last_exit(path);
+  return fail(e.code, "cannot " + what + ": " + (why.empty() ? e.what : why));
 }
 
 expected<node_ready> node::start() {
@@ -346,13 +366,16 @@ expected<node_ready> node::start() {
   if (auto done = n.start_actors(); !done) return tl::unexpected(done.error());
   auto root = "/" + n.state->node_name();
   if (!n.member()) { // a member serves before its hub does, and waits for it
-    auto open = n.ask<session_info>(n.directory->find_as<session_actor>(root + "/lock/session"), atom::get_v);
-    if (!open) return n.not_started("open the ledger", root + "/lock/ledger", open.error());
+    const auto ledger = root + "/lock/ledger";
+    auto open = n.ask_started<session_info>(ledger, n.directory->find_as<session_actor>(root + "/lock/session"));
+    if (!open) return n.not_started("open the ledger", ledger, open.error());
   }
-  auto http = n.ask<std::string>(n.tree->cache, atom::get_v);
-  if (!http) return n.not_started("serve the binary cache on " + n.settings.http, root + "/deliver/cache-server", http.error());
-  auto listen = n.ask<std::string>(*n.bridge, atom::get_v);
-  if (!listen) return n.not_started("listen on " + n.settings.listen, root + "/bridge", listen.error());
+  const auto cache = root + "/deliver/cache-server";
+  auto http = n.ask_started<std::string>(cache, n.tree->cache);
+  if (!http) return n.not_started("serve the binary cache on " + n.settings.http, cache, http.error());
+  const auto bridge = root + "/bridge";
+  auto listen = n.ask_started<std::string>(bridge, *n.bridge);
+  if (!listen) return n.not_started("listen on " + n.settings.listen, bridge, listen.error());
   if (auto done = n.state->write_endpoint(*listen, *http); !done) return tl::unexpected(done.error());
   if (n.member()) // ignored if it has no room: they are kept at the next start
     n.pool->post([me = impl_.get()] { me->keep_stray_logs(); });
