@@ -9,7 +9,7 @@ packages=(
   libcaf-dev libzmq3-dev cppzmq-dev libmsgpack-cxx-dev
   libsqlite3-dev libsqlitecpp-dev
   libsodium-dev libssl-dev libzstd-dev liblzma-dev
-  libcurl4-openssl-dev libcpp-httplib-dev
+  libcurl4-openssl-dev libcpp-httplib-dev libpugixml-dev
   libtomlplusplus-dev libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libexpected-dev
   prometheus-cpp-dev # prometheus itself is fetched without being installed: tests/support/fetch-prometheus.sh
   catch2 python3 python3-zmq python3-msgpack clang-14 libclang-rt-14-dev
@@ -18,15 +18,18 @@ packages=(
   bubblewrap nix-bin dpkg-dev curl ca-certificates openssl git
 )
 
+# A real S3 server, for tests/cluster.
+cluster_packages=(ceph-mon ceph-osd radosgw ceph-common)
+
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }
 
 # One line about what happens now; on stderr, so that results can be piped.
 say() { echo "== $*" >&2; }
 
-# need_packages: installs what is missing of `packages`, as root or by sudo.
+# need_packages [PACKAGE...]: installs what is missing of `packages` and these, as root or by sudo.
 need_packages() {
   local p missing=() as_root=()
-  for p in "${packages[@]}"; do
+  for p in "${packages[@]}" "$@"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2> /dev/null)" = installed ] || missing+=("$p")
   done
   [ ${#missing[@]} -gt 0 ] || return 0

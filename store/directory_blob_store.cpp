@@ -1,6 +1,7 @@
 #include "store/directory_blob_store.hpp"
 
 #include "nix/error.hpp"
+#include "store/claim.hpp"
 #include "store/files.hpp"
 
 #include <fcntl.h>
@@ -16,8 +17,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* temporary_dir = ".tmp";
-constexpr const char* cache_info = "nix-cache-info";
-constexpr std::uint64_t cache_info_bytes_max = 64 * 1024;
 
 /// Makes the directory of `file` and renames the synced `temporary` to it; the name is not durable yet.
 expected<void> place(temporary_file& temporary, const fs::path& file) {
@@ -81,20 +80,17 @@ expected<std::unique_ptr<directory_blob_store>> directory_blob_store::open_dir(c
   std::unique_ptr<directory_blob_store> blobs{new directory_blob_store{fs::absolute(dir)}};
   auto opened = make_directories(blobs->dir_ / temporary_dir)
                     .and_then([&] { return sweep_temporary_files(blobs->dir_ / temporary_dir); })
-                    .and_then([&] { return blobs->write_cache_info(store_dir); });
+                    .and_then([&] {
+                      return claim_blobs(*blobs, store_dir,
+                                         [&](const std::string& key, std::string_view bytes) -> expected<bool> {
+                                           const auto there = blobs->stat(key); // no other process makes a store here
+                                           if (!there) return tl::unexpected(there.error());
+                                           if (*there) return false;
+                                           return blobs->put(key, bytes).map([] { return true; });
+                                         });
+                    });
   if (!opened) return tl::unexpected(opened.error());
   return blobs;
-}
-
-expected<void> directory_blob_store::write_cache_info(std::string_view store_dir) {
-  const auto line = "StoreDir: " + std::string{store_dir} + "\n";
-  const auto there = read_file(dir_ / cache_info, cache_info_bytes_max);
-  if (!there && there.error().code == ec::missing) return put(cache_info, line + "WantMassQuery: 1\nPriority: 30\n");
-  if (!there) return tl::unexpected(there.error());
-  if (("\n" + *there).find("\n" + line) == std::string::npos)
-    return fail(ec::conflict, "the blobs in " + dir_.string() + " are not for store directory " +
-                                  std::string{store_dir} + ": see its " + cache_info);
-  return {};
 }
 
 expected<std::unique_ptr<blob_writer>> directory_blob_store::begin() {

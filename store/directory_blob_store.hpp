@@ -27,7 +27,6 @@ public:
 
 private:
   explicit directory_blob_store(std::filesystem::path dir);
-  expected<void> write_cache_info(std::string_view store_dir);
 
   std::filesystem::path dir_;
 };

@@ -77,7 +77,7 @@ void http_exchange::set_up() {
   set_curl(easy, CURLOPT_WRITEDATA, self);
   if (request_.method == "HEAD")
     set_curl(easy, CURLOPT_NOBODY, 1L);
-  else if (request_.method != "GET" && !request_.sends)
+  else if (request_.method != (request_.sends ? "PUT" : "GET"))
     set_curl(easy, CURLOPT_CUSTOMREQUEST, request_.method.c_str());
   if (!request_.sends) return;
   set_curl(easy, CURLOPT_UPLOAD, 1L);

@@ -20,7 +20,7 @@ namespace coppice::store {
 struct http_patience {
   std::chrono::milliseconds connect_max{10'000};
   std::chrono::milliseconds silence_max{10'000}; ///< without a byte moving
-  std::chrono::milliseconds answer_max{120'000}; ///< the same, after a PUT or DELETE: there is work before the answer
+  std::chrono::milliseconds answer_max{120'000}; ///< the same, after a PUT, POST or DELETE: there is work before the answer
   std::uint64_t bytes_per_second_min = 1024;     ///< slower than this for longer than silence_max is as good as silent
 };
 
@@ -47,10 +47,10 @@ private:
 };
 
 struct http_request {
-  std::string method; ///< GET, HEAD, PUT or DELETE
+  std::string method; ///< GET, HEAD, PUT, POST or DELETE
   std::string url;    ///< http or https
   std::vector<std::string> headers;
-  /// Of a PUT: fills as much of `into` as there is from `offset` on; may be read again from the start.
+  /// Of a PUT or POST: fills as much of `into` as there is from `offset` on; may be read again from the start.
   struct body {
     std::uint64_t size = 0;
     std::function<expected<std::size_t>(std::uint64_t offset, std::span<char> into)> read;

@@ -8,7 +8,7 @@ std::unique_ptr<blobs_under_test> make_blobs(const fs::path& dir) {
   public:
     explicit over_http(const fs::path& at) : files_(good(directory_blob_store::open_dir(at))) {}
     blob_store& blobs() override { return *me_.blobs; }
-    fs::path dir() const override { return files_->dir(); }
+    void spoil(const std::string& key, const std::string& bytes) override { write(files_->dir() / key, bytes); }
 
   private:
     std::unique_ptr<directory_blob_store> files_;

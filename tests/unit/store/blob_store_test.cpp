@@ -15,7 +15,7 @@ std::unique_ptr<blobs_under_test> make_blobs(const fs::path& dir) {
   public:
     explicit in_directory(std::unique_ptr<directory_blob_store> blobs) : blobs_(std::move(blobs)) {}
     blob_store& blobs() override { return *blobs_; }
-    fs::path dir() const override { return blobs_->dir(); }
+    void spoil(const std::string& key, const std::string& bytes) override { write(blobs_->dir() / key, bytes); }
 
   private:
     std::unique_ptr<directory_blob_store> blobs_;
