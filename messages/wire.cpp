@@ -130,6 +130,7 @@ private:
 
 reader::reader(std::string_view bytes, const limits& l) {
   try {
+    nodes_.reserve(std::min<std::size_t>(bytes.size(), 64)); // an envelope and most messages: one allocation
     builder b{nodes_, why_, bytes.size(), l};
     std::size_t end = 0;
     bool whole = msgpack::parse(bytes.data(), bytes.size(), end, b);
@@ -230,14 +231,17 @@ bool reader::real(double& x) {
   return true;
 }
 
-bool reader::str(std::string& x) {
+bool reader::view(std::string_view& x) {
   bool binary = at_ < nodes_.size() && nodes_[at_].what == kind::bin;
   const auto* n = take(binary ? kind::bin : kind::str);
-  if (!n) return false;
-  if (n->number == 0)
-    x.clear();
-  else
-    x.assign(n->data, n->number);
+  if (n) x = {n->number > 0 ? n->data : "", n->number};
+  return n != nullptr;
+}
+
+bool reader::str(std::string& x) {
+  std::string_view there;
+  if (!view(there)) return false;
+  x = there;
   return true;
 }
 

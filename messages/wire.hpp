@@ -67,6 +67,7 @@ public:
   bool sint(std::int64_t& x, std::int64_t min, std::int64_t max);
   bool real(double& x);                ///< an integer will do; NaN and infinities are refused
   bool str(std::string& x);            ///< str or bin
+  bool view(std::string_view& x);      ///< likewise, where it lies
   bool bin(std::span<std::uint8_t> x); ///< exactly so many bytes
   bool array(std::size_t& n);
   bool map(std::size_t& n);

@@ -167,8 +167,7 @@ public:
       on_zap(now);
       on_router(now);
       on_dials(now);
-      for (auto& a : owner_.outbox_->take())
-        sessions_.deliver(std::move(a));
+      sessions_.deliver(owner_.outbox_->take());
       if (now >= next_tick_) on_tick(now);
     }
   }

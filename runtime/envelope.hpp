@@ -5,15 +5,21 @@
 #include "messages/reflect.hpp"
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 /// What goes over a connection between machines (docs/protocol.md): frames of two ZeroMQ parts, [envelope][body].
 namespace coppice::rt {
 
 inline constexpr std::uint32_t protocol_version_min = 1; ///< oldest version spoken
-inline constexpr std::uint32_t protocol_version_max = 1; ///< newest
+inline constexpr std::uint32_t protocol_version_max = 2; ///< newest
+inline constexpr std::uint32_t bundles_since_version = 2;
 inline constexpr std::string_view protocol_magic = "coppice";
+/// Of a bundle; what is larger, or more, goes in frames of its own.
+inline constexpr std::size_t bundle_frames_max = 64;
+inline constexpr std::size_t bundle_bytes_max = 64 << 10;
 /// Larger frames from a client break the connection.
 inline constexpr std::size_t request_bytes_max = 1 << 20;
 /// Larger answers are replaced by limit_exceeded.
@@ -34,11 +40,12 @@ enum class frame_kind : std::uint8_t {
   ping = 7,    ///< either: id; the other answers at once
   pong = 8,    ///< id of the ping
   cast = 9,    ///< between nodes: target, method; body the message; nobody answers
-  last_ = cast
+  bundle = 10, ///< between nodes, from version 2 on; body several frames, which mean what they mean alone
+  last_ = bundle
 };
 
 struct envelope {
-  std::uint32_t version = protocol_version_max;
+  std::uint32_t version = protocol_version_min; ///< of an open session's frames: the one that was agreed on
   frame_kind kind = frame_kind::none;
   std::uint64_t id = 0;  ///< of a call, chosen by the caller
   std::string target;    ///< name of an exposed actor, e.g. "gateway"; between nodes the path of one
@@ -81,6 +88,17 @@ struct frame {
 std::string encode_head(envelope head);
 /// The envelope from a frame's first part, or bad_message.
 expected<envelope> decode_head(std::string_view bytes);
+/// Where a frame's two parts lie.
+struct frame_view {
+  std::string_view head, body;
+};
+/// What a frame adds to a bundle, at most.
+std::size_t bundled_bytes(const frame& f);
+/// Several frames, within the bounds, as one.
+frame bundle_of(std::span<const frame* const> frames);
+/// The frames of a bundle's body, in the order in which they were said, or bad_message.
+expected<std::vector<frame_view>> decode_bundle(std::string_view body);
+
 /// What an error or refuse frame says; codes that this build does not know become `unsupported`.
 error error_of(const envelope& head);
 envelope error_head(std::uint64_t id, const error& e);

@@ -109,6 +109,8 @@ public:
   /// A reply or error, for which the window was taken, was handed to the socket.
   effects sent(std::size_t bytes);
   bool open() const { return version_ != 0; }
+  /// That was agreed on; 0 before.
+  std::uint32_t version() const { return version_; }
 
 private:
   struct amount {

@@ -2,12 +2,19 @@
 
 #include "runtime/log.hpp"
 
+#include <algorithm>
+
 namespace coppice::rt {
 
 namespace {
 
 reply_port& as_port(const caf::strong_actor_ptr& p) {
   return *static_cast<reply_port*>(p->get());
+}
+
+/// Greetings and signs of life come alone.
+bool may_be_bundled(frame_kind k) {
+  return k == frame_kind::request || k == frame_kind::reply || k == frame_kind::error || k == frame_kind::cast;
 }
 
 } // namespace
@@ -55,7 +62,7 @@ sessions::verdict sessions::heard(const std::string& route, const std::optional<
     i = sessions_.end();
   }
   if (i == sessions_.end()) i = enter(route, *key);
-  if (i != sessions_.end()) perform(i, i->second.peer.heard(*head, parts[1], now), *who, parts[1], now);
+  if (i != sessions_.end()) take(i, *head, *who, parts[1], now);
   return verdict::taken;
 }
 
@@ -79,7 +86,31 @@ void sessions::heard_dialled(const std::string& route, const std::vector<std::st
   const caller who{i->second.expected.value, role::node};
   auto head = parts.size() == 2 ? decode_head(parts[0]) : fail(ec::bad_message, "not two parts");
   if (!head) return count_bad(who.name, head.error().what, now);
-  perform(i, i->second.peer.heard(*head, parts[1], now), who, parts[1], now);
+  take(i, *head, who, parts[1], now);
+}
+
+void sessions::take(table::iterator i, const envelope& head, const caller& who, std::string_view body, instant now) {
+  if (head.kind == frame_kind::bundle)
+    unbundle(i, who, body, now);
+  else
+    perform(i, i->second.peer.heard(head, body, now), who, body, now);
+}
+
+// Each frame passes what it would pass alone, its key's rate too; only the first has passed that, with the bundle.
+void sessions::unbundle(table::iterator i, const caller& who, std::string_view body, instant now) {
+  const bool may = !i->second.node.empty() && i->second.peer.version() >= bundles_since_version;
+  auto frames = may ? decode_bundle(body) : fail(ec::bad_message, "a bundle, which was not agreed on");
+  if (!frames) return count_bad(who.name, frames.error().what, now);
+  for (const auto& f : *frames) {
+    const auto head = decode_head(f.head);
+    const bool dialled = i->second.key.empty();
+    if (!dialled && &f != &frames->front() && !within_rate(i->second.key, i->first, head ? &*head : nullptr, now))
+      continue;
+    if (!head || !may_be_bundled(head->kind))
+      count_bad(who.name, head ? "a bundle of what is not said in bundles" : head.error().what, now);
+    else if (!perform(i, i->second.peer.heard(*head, f.body, now), who, f.body, now))
+      return;
+  }
 }
 
 bool sessions::within_rate(const std::string& key, const std::string& route, const envelope* head, instant now) {
@@ -251,20 +282,49 @@ void sessions::on_words(session& s, const envelope& head, const node_id& from, s
     words->to.actor->enqueue(nullptr, caf::make_message_id(), std::move(words->what), nullptr);
 }
 
-void sessions::deliver(answer x) {
-  bool wanted = x.line->alive && x.stream == x.line->stream;
-  auto i = wanted ? sessions_.find(x.line->route) : sessions_.end();
-  if (i == sessions_.end() || i->second.line != x.line) {
-    ++counters_->unread;
-    if (x.windowed) x.line->window->give_back(1, *x.windowed);
+void sessions::deliver(std::vector<answer> all) {
+  std::stable_sort(all.begin(), all.end(), [](auto& a, auto& b) { return a.line < b.line; });
+  for (std::span rest{all}; !rest.empty();) {
+    const auto& first = rest.front();
+    std::size_t n = 0, bytes = 0;
+    for (; n < rest.size() && n < bundle_frames_max; ++n) {
+      bytes += bundled_bytes(rest[n].what);
+      if (n > 0 && (rest[n].line != first.line || rest[n].stream != first.stream || bytes > bundle_bytes_max)) break;
+    }
+    deliver(rest.first(n));
+    rest = rest.subspan(n);
+  }
+}
+
+void sessions::deliver(std::span<answer> some) {
+  const auto line = some.front().line;
+  const bool wanted = line->alive && some.front().stream == line->stream;
+  const auto i = wanted ? sessions_.find(line->route) : sessions_.end();
+  if (i == sessions_.end() || i->second.line != line) {
+    counters_->unread += some.size();
+    for (auto& x : some)
+      if (x.windowed) line->window->give_back(1, *x.windowed);
     return;
   }
-  if (!send_(x.line->route, x.what)) {
-    ++counters_->unread;
-    leave(i);
-  } else if (x.windowed) {
-    perform(i, i->second.peer.sent(*x.windowed), {}, {}, {});
+  const auto version = i->second.peer.version();
+  std::vector<const frame*> frames;
+  for (auto& x : some) {
+    x.what.head.version = version;
+    frames.push_back(&x.what);
   }
+  bool sent = true;
+  if (some.size() > 1 && !i->second.node.empty() && version >= bundles_since_version)
+    sent = send_(line->route, bundle_of(frames));
+  else
+    for (const auto* f : frames)
+      sent = sent && send_(line->route, *f);
+  if (!sent) {
+    counters_->unread += some.size();
+    leave(i);
+    return;
+  }
+  for (auto& x : some)
+    if (x.windowed && !perform(i, i->second.peer.sent(*x.windowed), {}, {}, {})) return;
 }
 
 void sessions::tick(instant now) {

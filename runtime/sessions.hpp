@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -65,8 +66,8 @@ public:
   bool has(const std::string& route) const { return sessions_.contains(route); }
   /// True if the node that was dialled said welcome.
   bool welcomed(const std::string& route) const;
-  /// Sends an answer that came through the outbox.
-  void deliver(answer x);
+  /// Sends what came through the outbox: to each peer in this order, to another node several at once.
+  void deliver(std::vector<answer> all);
   /// Ends sessions whose peers are silent, and answers overdue calls. A few times a second.
   void tick(instant now);
   /// Ends the sessions of keys that are not let in any more.
@@ -89,6 +90,11 @@ private:
   table::iterator enter(const std::string& route, const std::string& key);
   table::iterator leave(table::iterator i);
   void refuse(const std::string& route, ec code, std::string why);
+  /// Takes what one message says.
+  void take(table::iterator i, const envelope& head, const caller& who, std::string_view body, instant now);
+  void unbundle(table::iterator i, const caller& who, std::string_view body, instant now);
+  /// All of one line and stream.
+  void deliver(std::span<answer> some);
   bool perform(table::iterator i, const peer::effects& effects, const caller& who, std::string_view body, instant now);
   void dispatch(session& s, const envelope& head, const caller& who, std::string_view body, instant now);
   /// Of a client of the node `from`, which vouches for it: what is not a node's to say stays forbidden.

@@ -30,7 +30,7 @@ public:
   };
 
   meshed_node(caf::actor_system& system, std::string name, const std::filesystem::path& dir, std::uint64_t born = 1,
-              rt::mesh_options o = {})
+              rt::mesh_options o = {}, std::uint32_t speaks = rt::protocol_version_max)
       : name_(std::move(name))
       , names(system)
       , mesh(std::make_shared<rt::mesh>(names, node_id{name_}, o))
@@ -41,6 +41,7 @@ public:
     rt::session_options options;
     options.peers.node = {name_};
     options.peers.born = {born};
+    options.peers.max_version = speaks;
     sessions.emplace(options, users_, std::make_shared<rt::registry>(), port_, counters,
                      [this](const std::string& route, const rt::frame& f) { return send(route, f); }, mesh, out_);
     file_ = dir / (name_ + ".authorized.toml");
@@ -60,9 +61,9 @@ public:
   /// Sends everything that waits; true if there was anything.
   bool flush() {
     auto all = out_->take();
-    for (auto& a : all)
-      sessions->deliver(std::move(a));
-    return !all.empty();
+    const bool any = !all.empty();
+    sessions->deliver(std::move(all));
+    return any;
   }
 
   std::string name_;

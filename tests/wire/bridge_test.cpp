@@ -160,7 +160,7 @@ TEST_CASE_METHOD(farm, "a version that the node does not speak is refused with t
   d.greet(7, 9);
   auto f = d.receive();
   CHECK(f.head.kind == rt::frame_kind::refuse);
-  CHECK(rt::error_of(f.head) == error{ec::unsupported, "this node speaks versions 1 to 1"});
+  CHECK(rt::error_of(f.head) == error{ec::unsupported, "this node speaks versions 1 to 2"});
 }
 
 TEST_CASE_METHOD(farm, "garbage over plain TCP changes nothing") {

@@ -86,14 +86,14 @@ struct world {
   meshed_wires wires;
   std::vector<caf::strong_actor_ptr> roots;
 
-  explicit world(rt::mesh_options o = {}) {
+  explicit world(rt::mesh_options o = {}, std::uint32_t birch_speaks = rt::protocol_version_max) {
     std::string pattern = (fs::temp_directory_path() / "coppice-mesh-XXXXXX").string();
     REQUIRE(mkdtemp(pattern.data()) != nullptr);
     dir = pattern;
     config.set("scheduler.policy", caf::atom("sharing"));
     system = std::make_unique<caf::actor_system>(config);
     alder.emplace(*system, "alder", dir, 1, o);
-    birch.emplace(*system, "birch", dir, 1, o);
+    birch.emplace(*system, "birch", dir, 1, o, birch_speaks);
   }
   ~world() {
     for (auto& r : roots)
@@ -310,4 +310,161 @@ TEST_CASE("what a silent node does not read is refused as congested, and flows a
   CHECK(code == ec::congested);
   REQUIRE(w.run([seen = taken] { return *seen == static_cast<int>(rt::send_window::messages_max); }));
   CHECK(w.ask(pool, some_job(2)).answer == true);
+}
+
+namespace {
+
+/// Remembers what it was told, in order, and says yes.
+class patient_pool {
+public:
+  using interface = assignee_actor;
+  static constexpr const char* name = "pool";
+  patient_pool(rt::self<assignee_actor>*, std::shared_ptr<std::vector<std::uint64_t>> told) : told_(std::move(told)) {}
+  interface::behavior_type make_behavior() {
+    return {[this](atom::assign_atom, const job& j) -> caf::result<bool> {
+      told_->push_back(j.token.value);
+      return true;
+    }};
+  }
+
+private:
+  std::shared_ptr<std::vector<std::uint64_t>> told_;
+};
+
+/// 200 things said to birch at once, each third of them and the last a question: in how many messages they and their
+/// answers went.
+struct crowd {
+  int bundles = 0, alone = 0, answers = 0;
+  std::vector<std::uint64_t> told;
+
+  explicit crowd(world& w) {
+    auto all = std::make_shared<std::vector<std::uint64_t>>();
+    w.start<patient_pool>(*w.birch, "pool", all);
+    w.birch->mesh->expose<assignee_actor>("/birch/pool");
+    w.connect();
+    for (auto* node : {&*w.alder, &*w.birch})
+      for (auto& [route, wire] : node->wires)
+        wire = [this, former = wire](const meshed_node::words& words) {
+          auto head = rt::decode_head(words.head);
+          REQUIRE(head);
+          if (head->kind == rt::frame_kind::bundle)
+            ++bundles;
+          else if (head->kind != rt::frame_kind::ping && head->kind != rt::frame_kind::pong)
+            ++alone;
+          return former(words);
+        };
+    auto pool = w.alder->mesh->remote<assignee_actor>({"birch"}, "/birch/pool");
+    caf::scoped_actor self{*w.system};
+    std::vector<decltype(self->request(pool, caf::infinite, atom::assign_v, some_job(0)))> open;
+    for (std::uint64_t i = 0; i < 200; ++i) {
+      if (i % 3 == 0 || i == 199)
+        open.push_back(self->request(pool, caf::infinite, atom::assign_v, some_job(i)));
+      else
+        self->send(pool, atom::assign_v, some_job(i));
+    }
+    REQUIRE(w.run([&] { return self->mailbox().count() == open.size(); }));
+    for (auto& o : open)
+      o.receive([&](bool yes) { answers += yes; }, [](caf::error& e) { FAIL(to_string(from_caf(e))); });
+    REQUIRE(w.alder->mesh->open() == 0);
+    told = *all; // birch has answered the last of them
+  }
+};
+
+} // namespace
+
+TEST_CASE("what waits for another node goes there together, and in order") {
+  world w;
+  crowd c{w};
+  CHECK(c.answers == 68);
+  CHECK(c.told.size() == 200);
+  CHECK(std::is_sorted(c.told.begin(), c.told.end()));
+  CHECK(c.bundles >= 4);
+  CHECK(c.bundles + c.alone <= 80); // 268 frames, and birch answers while it is asked
+  CHECK(w.birch->counters->bad_frames == 0);
+}
+
+TEST_CASE("a node that does not speak of bundles is sent none") {
+  world w{{}, 1};
+  crowd c{w};
+  CHECK(c.answers == 68);
+  CHECK(c.told.size() == 200);
+  CHECK(std::is_sorted(c.told.begin(), c.told.end()));
+  CHECK(c.bundles == 0);
+  CHECK(c.alone == 268);
+}
+
+TEST_CASE("each frame of a bundle is checked as if it came alone") {
+  world w;
+  auto [pool, taken] = w.pool_of_birch();
+  auto& to_birch = w.alder->wires.begin()->second;
+  const auto bad = [&] { return w.birch->counters->bad_frames.load(); };
+  auto bundle = [](const std::vector<std::pair<std::string, std::string>>& frames, std::uint32_t version = 2) {
+    wire::writer words;
+    words.array(2 * frames.size());
+    for (auto& [head, body] : frames)
+      words.str(head), words.str(body);
+    rt::envelope e;
+    e.kind = rt::frame_kind::bundle;
+    e.version = version;
+    return meshed_node::words{rt::encode_head(e), words.take()};
+  };
+  auto frame = [](rt::frame_kind kind, std::string body, const std::string& target = "/birch/pool") {
+    rt::envelope e;
+    e.kind = kind;
+    e.version = 2;
+    e.target = target;
+    e.method = "assign job";
+    return std::pair{rt::encode_head(e), std::move(body)};
+  };
+  const auto well = frame(rt::frame_kind::cast, wire::encode(some_job(2)));
+  const auto hello = frame(rt::frame_kind::hello, wire::encode(rt::hello{"coppice", 1, 2, "birch", "", 9}));
+  const auto nested = bundle({well});
+  struct {
+    meshed_node::words said;
+    int bad, taken;
+  } cases[] = {
+      {bundle({well, well, well}), 0, 3},
+      {bundle({}), 0, 0},
+      {bundle({{"rubbish", ""}, well}), 1, 1},
+      {bundle({frame(rt::frame_kind::cast, "rubbish"), well}), 1, 1},
+      {bundle({frame(rt::frame_kind::cast, well.second, "/birch/none"), well}), 1, 1},
+      {bundle({{nested.head, nested.body}, well}), 1, 1},
+      {bundle({hello, well}), 1, 1},
+      {bundle({frame(rt::frame_kind::reply, ""), well}), 0, 1}, // of a call that nobody waits for
+      {bundle(std::vector(rt::bundle_frames_max + 1, well)), 1, 0},
+      {{nested.head, "rubbish"}, 1, 0},
+      {{nested.head, ""}, 1, 0},
+  };
+  for (auto& c : cases) {
+    const auto bad_before = bad();
+    const auto taken_before = taken->load();
+    CAPTURE(&c - cases);
+    REQUIRE(to_birch(c.said));
+    REQUIRE(w.run([&, seen = taken] { return bad() >= bad_before + c.bad && *seen >= taken_before + c.taken; }));
+    CHECK(w.ask(pool, some_job(2)).answer == true); // and the session goes on
+    CHECK(bad() == bad_before + c.bad);
+    CHECK(*taken == taken_before + c.taken + 1);
+  }
+}
+
+TEST_CASE("a bundle is taken from a node alone, and from one that agreed on them") {
+  for (auto [role, speaks] : {std::pair{role::admin, 2u}, std::pair{role::node, 1u}}) {
+    world w{{}, speaks};
+    auto taken = std::make_shared<std::atomic<int>>(0);
+    w.start<picky_pool>(*w.alder, "pool", taken);
+    w.alder->mesh->expose<assignee_actor>("/alder/pool");
+    w.wires.dial(*w.birch, *w.alder, w.alder->admit("birch", role));
+    REQUIRE(w.run([&] { return w.birch->mesh->reaches({"alder"}); }));
+    rt::frame f;
+    f.head.kind = rt::frame_kind::cast;
+    f.head.version = speaks;
+    f.head.target = "/alder/pool";
+    f.head.method = "assign job";
+    f.body = wire::encode(some_job(2));
+    const std::vector<const rt::frame*> frames{&f, &f};
+    const auto all = rt::bundle_of(frames);
+    REQUIRE(w.birch->wires.at("alder")({rt::encode_head(all.head), all.body}));
+    REQUIRE(w.run([&] { return w.alder->counters->bad_frames == 1; }));
+    CHECK(*taken == 0);
+  }
 }

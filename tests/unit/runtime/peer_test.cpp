@@ -53,14 +53,15 @@ TEST_CASE("a hello is welcomed with the agreed version") {
   REQUIRE(sent(e) == frame_kind::welcome);
   auto w = wire::decode<welcome>(only<peer::send>(e)->what.body);
   REQUIRE(w);
-  CHECK(w->version == 1);
+  CHECK(w->version == protocol_version_max);
+  CHECK(f.p.version() == protocol_version_max);
   CHECK(w->node.value == "alder");
   CHECK(f.p.open());
 }
 
 TEST_CASE("versions without overlap are refused as unsupported") {
   fixture f;
-  CHECK(refused(f.greet(2, 9)) == ec::unsupported);
+  CHECK(refused(f.greet(protocol_version_max + 1, 9)) == ec::unsupported);
   CHECK(refused(f.greet(0, 0)) == ec::unsupported);
   CHECK_FALSE(f.p.open());
 }
@@ -287,4 +288,54 @@ TEST_CASE("a request's envelope has these bytes") {
   std::string golden = "\x8a\x01\x01\x02\x04\x03\x07\x04\xa7gateway\x05\xa4poll\x06";
   golden += std::string("\x00\x07\xa0\x08\xa0\x09\xa0\x0a\x00", 9);
   CHECK(encode_head(e) == golden);
+}
+
+TEST_CASE("a bundle has these bytes, and is read as the frames that it was made of") {
+  frame ask, tell;
+  ask.head.kind = frame_kind::request;
+  ask.head.version = 2;
+  ask.head.id = 7;
+  ask.head.target = "/a/b";
+  ask.head.method = "m";
+  ask.body = "\x91";
+  tell.head.kind = frame_kind::cast;
+  tell.head.version = 2;
+  const std::vector<const frame*> frames{&ask, &tell};
+  const auto all = bundle_of(frames);
+  CHECK(all.head.kind == frame_kind::bundle);
+  CHECK(all.head.version == 2);
+  std::string golden = "\x94\xba\x8a\x01\x02\x02\x04\x03\x07\x04\xa4/a/b\x05\xa1m\x06";
+  golden += std::string("\x00\x07\xa0\x08\xa0\x09\xa0\x0a\x00\xa1\x91\xb5", 12);
+  golden += std::string("\x8a\x01\x02\x02\x09\x03\x00\x04\xa0\x05\xa0\x06\x00\x07\xa0\x08\xa0\x09\xa0\x0a\x00\xa0", 22);
+  CHECK(all.body == golden);
+  const auto read = decode_bundle(all.body);
+  REQUIRE(read);
+  REQUIRE(read->size() == 2);
+  CHECK(decode_head((*read)[0].head)->id == 7);
+  CHECK((*read)[0].body == ask.body);
+  CHECK(decode_head((*read)[1].head)->kind == frame_kind::cast);
+  for (std::size_t n = 0; n < golden.size(); ++n)
+    CHECK_FALSE(decode_bundle(golden.substr(0, n)));
+  CHECK_FALSE(decode_bundle(golden + "x"));
+}
+
+TEST_CASE("what is no bundle of frames, or too large a one, is refused with a reason") {
+  auto refused = [](auto fill) {
+    wire::writer w;
+    fill(w);
+    auto read = decode_bundle(w.take());
+    REQUIRE_FALSE(read);
+    CHECK(read.error().code == ec::bad_message);
+    return read.error().what;
+  };
+  CHECK(refused([](auto& w) { w.array(1), w.str(""); }) == "cannot read bundle: half a frame");
+  CHECK(refused([](auto& w) { w.array(2), w.str(""), w.uint(1); }).find("expected") != std::string::npos);
+  CHECK(refused([](auto& w) { w.array(2), w.array(0), w.str(""); }).find("nested") != std::string::npos);
+  CHECK(refused([](auto& w) {
+          w.array(2 * bundle_frames_max + 2);
+          for (std::size_t i = 0; i < 2 * bundle_frames_max + 2; ++i)
+            w.str("");
+        }).find("values") != std::string::npos);
+  CHECK(refused([](auto& w) { w.array(2), w.str(""), w.str(std::string(bundle_bytes_max + 1, 'x')); }).find("bytes") !=
+        std::string::npos);
 }
