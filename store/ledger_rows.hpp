@@ -3,6 +3,7 @@
 #include "messages/ledger.hpp"
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -135,5 +136,8 @@ public:
   /// Forgets the sources in this blob.
   virtual void drop_sources(const blob_id& blob) = 0;
 };
+
+/// Rows that die with their process: of the memory ledger and of simulations.
+std::unique_ptr<ledger_rows> make_memory_rows();
 
 } // namespace coppice::store

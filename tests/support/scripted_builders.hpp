@@ -1,16 +1,14 @@
 #pragma once
 
 #include "runtime/process.hpp"
+#include "tests/support/builder_order.hpp"
 #include "tests/support/world.hpp"
 
-#include <unistd.h>
-
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <string>
-#include <vector>
+#include <utility>
 
 namespace coppice::test {
 
@@ -29,7 +27,8 @@ public:
   const std::string& faults() const { return faults_; }
 
   void start(rt::process_id id, rt::process_spec spec, rt::process_observer observer) override {
-    auto b = read(spec);
+    builder b;
+    static_cast<builder_order&>(b) = read_builder_order(spec);
     if (auto left = starts_that_fail.find(b.env["name"]); left != starts_that_fail.end() && left->second-- > 0)
       return world_.after(start_delay, [observer] { end(observer, rt::process_end::not_started); });
     for (auto& [other, its] : running_)
@@ -49,9 +48,7 @@ public:
   }
 
 private:
-  struct builder {
-    std::filesystem::path store; ///< what it sees as the store directory
-    std::map<std::string, std::string> env;
+  struct builder : builder_order {
     rt::process_observer observer;
   };
 
@@ -73,24 +70,6 @@ private:
     const std::filesystem::path out = b.env["out"];
     std::ofstream{b.store / out.filename()} << b.env["text"];
     end(b.observer, rt::process_end::exited);
-  }
-
-  static std::vector<std::string> words(const rt::unique_fd& fd) {
-    std::string text(std::size_t{1} << 16, '\0');
-    text.resize(static_cast<std::size_t>(std::max<ssize_t>(0, ::pread(fd.get(), text.data(), text.size(), 0))));
-    std::vector<std::string> out;
-    for (std::size_t at = 0; at < text.size(); at = text.find('\0', at) + 1)
-      out.emplace_back(text.c_str() + at);
-    return out;
-  }
-  static builder read(const rt::process_spec& spec) {
-    builder b;
-    auto arguments = words(*spec.fds.at(0)), order = words(*spec.fds.at(2)); // as build_dir::process() puts them
-    for (std::size_t i = 2; i < arguments.size(); ++i)
-      if (arguments[i] == nix::default_store_dir && arguments[i - 2] == "--bind") b.store = arguments[i - 1];
-    for (auto& word : order)
-      if (auto equals = word.find('='); equals != word.npos) b.env[word.substr(0, equals)] = word.substr(equals + 1);
-    return b;
   }
 
   world& world_;

@@ -109,8 +109,11 @@ using question_to = typename detail::question_of<
 
 class world {
 public:
-  explicit world(std::uint64_t seed_value = seed_or(1)) : seed(seed_value), random(seed_value) {
-    scheduler_.clock().current_time += 1h; // time 0 means "never" to some
+  /// One that begins so long after others that share its time.
+  explicit world(std::uint64_t seed_value = seed_or(1), std::chrono::nanoseconds later = 0ns)
+      : seed(seed_value), random(seed_value) {
+    scheduler_.clock().current_time += 1h + later; // time 0 means "never" to some
+    clock.advance(later);
     started_ = scheduler_.clock().now();
   }
   world(const world&) = delete;
@@ -238,6 +241,30 @@ public:
     settle();
   }
 
+  // -- one of several worlds -------------------------------------------------------
+
+  /// One event that needs no time to pass; false if there is none.
+  bool run_one();
+  /// Whether there is one.
+  bool can_run() const { return !scheduler_.jobs.empty() || !executor.jobs_.empty(); }
+  /// When the next timer is due; none if there is none.
+  std::optional<caf::actor_clock::time_point> next_due() {
+    auto& timers = scheduler_.clock().schedule();
+    std::optional<caf::actor_clock::time_point> next;
+    if (!timers.empty()) next = timers.begin()->first;
+    if (!later_.empty() && (!next || later_.begin()->first < *next)) next = later_.begin()->first;
+    return next;
+  }
+  /// Lets time pass up to `t`, if it is not later already; timers that are due become events.
+  void pass(caf::actor_clock::time_point t) {
+    if (t > now()) move(t - now());
+    while (!later_.empty() && later_.begin()->first <= now()) {
+      auto f = std::move(later_.begin()->second);
+      later_.erase(later_.begin());
+      f();
+    }
+  }
+
   // -- kills ---------------------------------------------------------------------
 
   enum class instant { before, after };
@@ -250,29 +277,6 @@ public:
   std::uint64_t steps() const { return steps_; }
 
 private:
-  bool run_one() {
-    auto& actors = scheduler_.jobs;
-    auto& jobs = executor.jobs_;
-    const auto choices = actors.size() + jobs.size();
-    if (choices == 0) return false;
-    if (++steps_this_instant_ > 1'000'000)
-      throw std::runtime_error("time stands still: actors only talk to each other");
-    ++steps_;
-    const auto pick = random() % choices;
-    if (pick < actors.size()) {
-      const auto i = actors.begin() + static_cast<std::ptrdiff_t>(pick);
-      std::rotate(actors.begin(), i, i + 1);
-      if (auto actor = dynamic_cast<caf::abstract_actor*>(actors.front())) mix(actor->id());
-      handle_first();
-    } else {
-      const auto i = jobs.begin() + static_cast<std::ptrdiff_t>(pick - actors.size());
-      auto job = std::move(*i);
-      jobs.erase(i);
-      mix(0);
-      job();
-    }
-    return true;
-  }
   void handle_first() {
     auto actor = kills ? dynamic_cast<caf::scheduled_actor*>(scheduler_.jobs.front()) : nullptr;
     const auto path = actor ? path_of(*actor) : std::string{};
@@ -313,18 +317,10 @@ private:
   }
   /// To the next timer that is due at `end` or before.
   bool jump(caf::actor_clock::time_point end) {
-    auto& timers = scheduler_.clock().schedule();
-    const bool theirs = !timers.empty() && timers.begin()->first <= end;
-    const bool ours = !later_.empty() && later_.begin()->first <= end;
-    if (!theirs && !ours) return false;
-    auto next = theirs ? timers.begin()->first : later_.begin()->first;
-    if (ours) next = std::min(next, later_.begin()->first);
-    move(next - now());
-    while (!later_.empty() && later_.begin()->first <= now()) {
-      auto f = std::move(later_.begin()->second);
-      later_.erase(later_.begin());
-      f();
-    }
+    const auto next = next_due();
+    if (!next || *next > end) return false;
+    move(*next - now());
+    pass(now());
     return true;
   }
   void move(std::chrono::nanoseconds d) {
@@ -347,5 +343,29 @@ private:
   std::map<caf::actor_id, std::string> paths_; // of actors that ran while `kills` was set
   std::uint64_t hash_ = 14695981039346656037ull, steps_ = 0, steps_this_instant_ = 0;
 };
+
+inline bool world::run_one() {
+  auto& actors = scheduler_.jobs;
+  auto& jobs = executor.jobs_;
+  const auto choices = actors.size() + jobs.size();
+  if (choices == 0) return false;
+  if (++steps_this_instant_ > 1'000'000)
+    throw std::runtime_error("time stands still: actors only talk to each other");
+  ++steps_;
+  const auto pick = random() % choices;
+  if (pick < actors.size()) {
+    const auto i = actors.begin() + static_cast<std::ptrdiff_t>(pick);
+    std::rotate(actors.begin(), i, i + 1);
+    if (auto actor = dynamic_cast<caf::abstract_actor*>(actors.front())) mix(actor->id());
+    handle_first();
+  } else {
+    const auto i = jobs.begin() + static_cast<std::ptrdiff_t>(pick - actors.size());
+    auto job = std::move(*i);
+    jobs.erase(i);
+    mix(0);
+    job();
+  }
+  return true;
+}
 
 } // namespace coppice::test
