@@ -112,4 +112,8 @@ struct node_settings {
                  21, hub_node, 22, mandatory_features, 23, events_max, 24, lease)
 };
 
+/// Where other machines reach this one's CACHE_SERVER, as far as the settings say: `http_url`, else `http` if it names
+/// an address and a port that others can connect to; empty if they cannot.
+std::string url_for_others(const node_settings& s);
+
 } // namespace coppice::actors

@@ -252,7 +252,7 @@ void planting::lock() {
     lock_sup_.child_with<ledger_state>("ledger", busy_child_, c, ledger_state::watchers{locks_, *keeper_, *publisher_});
     expose<farm_ledger_actor>("/lock/ledger");
   }
-  session_ = lock_sup_.child<session_state>("session", session_state::config{parts_.me, leases_, parts_.clock, !member()}, ledger_);
+  session_ = lock_sup_.child<session_state>("session", session_state::config{parts_.me, leases_, parts_.clock, !member(), url_for_others(parts_.settings)}, ledger_);
   lock_sup_.child_with<lock_manager_state>("lock-manager", busy_child_, ledger_, *session_);
 }
 
@@ -289,6 +289,7 @@ void planting::deliver() {
   cache_server_state::config cache;
   cache.listen = parts_.settings.http;
   cache.blobs = parts_.blobs;
+  cache.local = parts_.local;
   cache.log_dir = parts_.state_dir / "running";
   cache.upload_dir = parts_.state_dir / "uploads";
   cache.clock = parts_.clock;
@@ -327,10 +328,17 @@ void planting::work() {
   fetcher_state::config fetcher_config;
   fetcher_config.local = parts_.local;
   fetcher_config.blobs = parts_.blobs;
-  fetcher_config.pool = parts_.pool;
+  fetcher_config.pool = parts_.fetch_pool ? parts_.fetch_pool : parts_.pool;
+  fetcher_config.clock = parts_.clock;
+  fetcher_config.plan.me = parts_.me.node;
+  fetcher_config.plan.store_is_here = !member();
+  fetcher_config.held = parts_.held;
   fetcher_config.upstream = substituter_ ? parts_.upstream : nullptr;
   fetcher_config.upstream_pool = parts_.upstream_pool;
-  auto fetcher = work_sup_.child_with<fetcher_state>("fetcher", patient, fetcher_config, ledger_, substituter_);
+  fetcher_state::peers fetcher_peers{ledger_, substituter_};
+  if (member()) fetcher_peers.hub = hub<upstream_actor>("/work/substituter");
+  if (substituter_) expose<upstream_actor>("/work/substituter");
+  auto fetcher = work_sup_.child_with<fetcher_state>("fetcher", patient, fetcher_config, fetcher_peers);
   if (substituter_) {
     rt::child_options patient_child;
     patient_child.ref = patiently_;

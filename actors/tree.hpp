@@ -7,6 +7,7 @@
 #include "runtime/clock.hpp"
 #include "runtime/mesh.hpp"
 #include "runtime/supervisor.hpp"
+#include "store/held_fetch.hpp"
 #include "store/ledger.hpp"
 #include "store/upstream/upstream.hpp"
 
@@ -33,6 +34,8 @@ struct node_parts {
   rt::executor* upstream_pool = nullptr;    ///< for downloads from them
   rt::process_port* processes;
   rt::executor* pool;
+  rt::executor* fetch_pool = nullptr; ///< for inputs from other machines, which keep a thread waiting; null: `pool`
+  store::held_fetch* held = nullptr;  ///< asks other machines for what they hold; null: none is asked
   rt::executor* watch_pool = nullptr; ///< for what must not wait behind long work: looks at builds and the machine, and
                                       ///< their logs; null: `pool`
   rt::executor* ledger_thread; ///< one thread, for the ledger alone

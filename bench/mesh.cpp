@@ -57,6 +57,7 @@ public:
   explicit echo(rt::self<echo_actor>*) {}
   interface::behavior_type make_behavior() {
     return {[](atom::assign_atom, const job&) -> caf::result<bool> { return true; },
+            [](atom::prefetch_atom, const prefetch&) {},
             [](atom::progress_atom, const step_progress&) {}};
   }
 };

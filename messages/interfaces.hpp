@@ -42,6 +42,7 @@ COPPICE_ATOM(offer, "offer");
 COPPICE_ATOM(assign, "assign");
 COPPICE_ATOM(ended, "ended");
 COPPICE_ATOM(fetch, "fetch");
+COPPICE_ATOM(prefetch, "prefetch");
 COPPICE_ATOM(exited, "exited");
 COPPICE_ATOM(output, "output");
 COPPICE_ATOM(stop, "stop");
@@ -172,7 +173,9 @@ using graph_keeper_actor = caf::typed_actor<
 /// What ALLOCATORs of any node may say to a WORKER_POOL.
 using assignee_actor = caf::typed_actor<
   /// Start a WORKER for this job; false if it has one already; overloaded if no slot is free now.
-  replies_to<atom::assign_atom, job>::with<bool>>;
+  replies_to<atom::assign_atom, job>::with<bool>,
+  /// All slots are busy, and this may be built here next.
+  reacts_to<atom::prefetch_atom, prefetch>>;
 
 /// What INSPECTORs of any node may say to a WORKER_POOL.
 using machine_actor = caf::typed_actor<
@@ -231,13 +234,18 @@ using allocator_actor = offers_actor::extend<
 using fetcher_actor = caf::typed_actor<
   /// Fetches the closure of these paths and pins it, or names the paths that no store has.
   replies_to<atom::fetch_atom, std::vector<nix::store_path>>::with<fetched>,
-  // INTERNAL: one path was unpacked (or not: the error says why)
-  reacts_to<atom::stored_atom, nix::store_path, caf::error>,
+  /// From WORKER_POOL: the closure of these may be wanted soon.
+  reacts_to<atom::prefetch_atom, prefetch>,
   // INTERNAL: everything an order wants is here and pinned, or not
   reacts_to<atom::done_atom, std::uint64_t, fetched, caf::error>>;
 
+/// What FETCHERs of members may say to the SUBSTITUTER of the hub.
+using upstream_actor = caf::typed_actor<
+  /// Answered when all that upstream caches have of these, and of their closures, is in the farm's store.
+  replies_to<atom::import_atom, upstream_wanted>::with<ledger::done>>;
+
 /// Asks upstream binary caches, and takes over what they have.
-using substituter_actor = caf::typed_actor<
+using substituter_actor = upstream_actor::extend<
   /// Which of these paths do they have? Answered when each is known, or was asked for often enough.
   replies_to<atom::find_atom, std::vector<nix::store_path>>::with<upstream_paths>,
   /// Fetches the closure of these outputs into the farm's store and commits them. Answered when that is durable;

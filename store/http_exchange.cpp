@@ -135,8 +135,8 @@ expected<void> http_exchange::advance() {
 }
 
 expected<void> http_exchange::end(CURLcode how) {
-  headed_ = over_ = true;
-  if (how == CURLE_OK) return {};
+  over_ = true;
+  if (how == CURLE_OK) return headed_ = true, expected<void>{};
   if (sends_failure_) return tl::unexpected(*sends_failure_);
   return fail(ec::unavailable, request_.url + ": " + why_not(how, words_));
 }
@@ -162,7 +162,7 @@ expected<void> http_exchange::wait() {
 
 expected<long> http_exchange::status() {
   while (!headed_)
-    if (auto done = advance(); !done) return tl::unexpected(done.error());
+    if (auto done = advance(); !done && !headed_) return tl::unexpected(done.error()); // else bytes came before the end
   long status = 0;
   curl_easy_getinfo(link_.easy.get(), CURLINFO_RESPONSE_CODE, &status);
   return status;

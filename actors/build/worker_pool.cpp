@@ -32,6 +32,9 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
   rt::log::info("WORKER_POOL", "{}", config_.limits_kept);
   return {
       [this](atom::assign_atom, job& j) { return assign(j); },
+      [this](atom::prefetch_atom, const prefetch& what) {
+        if (room_.fits(busy_[false] + busy_[true]).short_of.empty()) self_->send(peers_.fetcher, atom::prefetch_v, what);
+      },
       [this](atom::open_atom, const inhash& key, const nonce& who, bool counts, bool io_bound,
              const lock_watcher_actor& worker) {
         on_present(key, {worker, who, counts, io_bound});

@@ -21,7 +21,7 @@ using worker_pool_self_actor = worker_pool_actor::extend<
   caf::reacts_to<atom::stored_atom, std::shared_ptr<const store::kept_listing>, caf::error>>;
 
 /// Offers this machine's free slots, as far as builds still fit on it, and turns an assignment into a WORKER.
-/// Takes: assign from ALLOCATORs, ended from WORKERs. Sends: offer to ALLOCATORs, children to WORKERS_SUP, T7 for a
+/// Takes: assign, prefetch from ALLOCATORs, ended from WORKERs. Sends: offer to ALLOCATORs, prefetch to FETCHER, children to WORKERS_SUP, T7 for a
 /// WORKER that died. Owns: the slots (soft); resumes the journal of kept outputs at birth.
 /// Supervised by: WORK_SUP.
 class worker_pool_state {

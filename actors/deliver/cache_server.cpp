@@ -1,6 +1,7 @@
 #include "actors/deliver/cache_server.hpp"
 
 #include "actors/deliver/cache_pages.hpp"
+#include "actors/deliver/held_pages.hpp"
 #include "actors/deliver/http_server.hpp"
 #include "actors/deliver/node_blobs.hpp"
 #include "actors/deliver/tickets.hpp"
@@ -84,6 +85,7 @@ public:
       , ledger_(std::move(ledger))
       , tickets_(config_.limits.ticket_ttl, config_.limits.tickets_max)
       , pages_(*config_.blobs, config_.log_dir, config_.store_dir)
+      , held_(config_.local, config_.limits.held_sends_max)
       , uploads_(to_uploads(config_, tickets_), [this](ledger::any_transaction t) { return ask(std::move(t)); })
       , blobs_(to_blobs(config_, pages_, tickets_))
       , http_(config_.listen, config_.port ? config_.port->value.load() : 0, routes(), to_http(config_.limits)) {
@@ -99,7 +101,11 @@ private:
     using response = httplib::Response&;
     const auto of_nodes = &node_blobs::serves;
     return {
-        .get = [=, this](request q, response s) { of_nodes(q) ? blobs_.get(q, s) : pages_.get(q, s); },
+        .get =
+            [=, this](request q, response s) {
+              if (held_pages::serves(q)) return held_.get(q, s);
+              of_nodes(q) ? blobs_.get(q, s) : pages_.get(q, s);
+            },
         .admits = [=, this](request q,
                             response s) { return of_nodes(q) ? blobs_.admits(q, s) : uploads_.admits(q, s); },
         .put = [=, this](request q, response s,
@@ -113,6 +119,7 @@ private:
   const ledger_actor ledger_;
   ticket_box tickets_;
   cache_pages pages_;
+  held_pages held_;
   uploads uploads_;
   node_blobs blobs_;
   std::atomic<bool> stopping_{false};

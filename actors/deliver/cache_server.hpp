@@ -5,6 +5,7 @@
 #include "runtime/actor.hpp"
 #include "runtime/clock.hpp"
 #include "store/blob_store.hpp"
+#include "store/local_store.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -20,8 +21,8 @@ struct bound_port {
   std::atomic<int> value{0};
 };
 
-/// Serves the binary cache and logs over HTTP, takes uploads of clients, and is the farm's store to other machines
-/// (docs/protocol.md).
+/// Serves the binary cache and logs over HTTP, takes uploads of clients, and is the farm's store to other machines;
+/// gives them what this machine holds (docs/protocol.md).
 /// Takes: get, open. Sends: reads, T10 and add_source to LEDGER, from threads of its own. Owns: the listening socket,
 /// the threads, the tickets (a restart forgets them: clients ask for others), the files of `upload_dir`.
 /// Supervised by: DELIVER_SUP.
@@ -34,6 +35,7 @@ public:
     std::size_t connections_max = 256; ///< a further one takes the place of an idle one, or waits
     std::size_t uploads_max = 8;       ///< at once; a further one: 503
     std::uint64_t upload_bytes_max = std::uint64_t{16} << 30; ///< of one source's NAR: 413
+    std::size_t held_sends_max = 32;                          ///< of held paths, at once; a further one: 503
     std::size_t node_puts_max = 32; ///< of other machines, at once, besides these; a further one: 503
     std::uint64_t blob_bytes_max = std::uint64_t{64} << 30;      ///< of one blob from another machine: 413
     std::uint64_t closure_bytes_max = std::uint64_t{256} << 20;  ///< of a packed closure as uploaded: 413
@@ -49,8 +51,9 @@ public:
     std::string listen = "127.0.0.1:0"; ///< host:port, or [address]:port; port 0: any free one
     std::string url;                    ///< how others reach it; empty: as it listens
     store::blob_store* blobs = nullptr;
-    std::filesystem::path log_dir;    ///< logs of running attempts: "<inhash>-<fence>.log"
-    std::filesystem::path upload_dir; ///< for this server alone; emptied at birth
+    store::local_store* local = nullptr; ///< what this machine holds; null: nothing
+    std::filesystem::path log_dir;       ///< logs of running attempts: "<inhash>-<fence>.log"
+    std::filesystem::path upload_dir;    ///< for this server alone; emptied at birth
     std::string store_dir = "/nix/store";
     const rt::clock* clock = nullptr;
     const nix::secret_key* key = nullptr; ///< signs the narinfos of uploaded sources; null: unsigned

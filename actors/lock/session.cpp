@@ -29,7 +29,7 @@ void session_state::open() {
   auto sent = config_.clock->now();
   auto& me = config_.me;
   transact<ledger::done>(
-    self_, ledger_, ledger::open_session{me.node, me.incarnation, me.session, config_.leases.lease_ttl.count()},
+    self_, ledger_, ledger::open_session{me.node, me.incarnation, me.session, config_.leases.lease_ttl.count(), config_.url},
     [this, sent](ledger::done&) {
       lease_.on_acknowledged(sent);
       term_ = static_cast<std::uint64_t>(sent.time_since_epoch().count());

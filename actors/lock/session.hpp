@@ -24,6 +24,7 @@ public:
     /// The ledger is of this process: it never ends this session, since it stands still whenever SESSION does, and a slow
     /// disk need not stop builds. Not so with a ledger elsewhere.
     bool keeps_ledger = false;
+    std::string url = {}; ///< see ledger::open_session
   };
   session_state(rt::self<interface>* self, config c, ledger_actor ledger);
   interface::behavior_type make_behavior();

@@ -59,6 +59,8 @@ void allocator_state::perform(placement::effects& effects) {
   for (auto& e : effects) {
     if (auto* a = std::get_if<placement::assign>(&e)) assign(*a);
     if (auto* r = std::get_if<placement::recheck>(&e)) recheck(*r);
+    if (auto* p = std::get_if<placement::prepare>(&e))
+      self_->send(pools_.at(p->node), atom::prefetch_v, prefetch{p->job.key, p->job.inputs});
     if (auto* u = std::get_if<placement::unplaceable>(&e))
       if (auto graph = graphs_.find(u->key); graph != graphs_.end())
         self_->send(graph->second, atom::waiting_v, waiting{u->key, u->why});

@@ -11,7 +11,7 @@
 namespace coppice::actors {
 
 /// Matches queued jobs with free, fitting slots.
-/// Takes: place, lend, withdraw from GRAPHs; offer from WORKER_POOLs. Sends: assign to WORKER_POOLs, waiting to GRAPHs.
+/// Takes: place, lend, withdraw from GRAPHs; offer from WORKER_POOLs. Sends: assign, prefetch to WORKER_POOLs, waiting to GRAPHs.
 /// Owns: the queue and the last offer of each machine (soft: graphs and pools repeat).
 /// Supervised by: COORD_SUP.
 class allocator_state {

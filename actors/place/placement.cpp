@@ -106,12 +106,12 @@ void placement::remove(const inhash& key, fence token) {
 }
 
 void placement::on_offer(const offer& o, time_point now, effects& out) {
-  const auto [known, fresh] = machines_.try_emplace(o.node, machine{{}, now, now, {}});
+  const auto [known, fresh] = machines_.try_emplace(o.node, machine{{}, now, now, {}, {}});
   auto& m = known->second;
   if (fresh) offline_.erase(o.node);
   bool news = m.what.systems != o.systems || m.what.features != o.features ||
               m.what.mandatory_features != o.mandatory_features;
-  m = {o, now, m.since, {}};
+  m = {o, now, m.since, m.prepares, {}};
   for (bool io_bound : {false, true}) {
     auto& free = free_of(m, io_bound);
     m.kept[io_bound] = std::min(free, static_cast<std::uint32_t>(under_way_[o.node][io_bound].size()));
@@ -190,6 +190,45 @@ void placement::tick(time_point now, effects& out) {
         ++corrections_;
       }
   place(now, out);
+  prepare_next(out);
+}
+
+void placement::prepare_next(effects& out) {
+  prepare_next(false, out);
+  prepare_next(true, out);
+}
+
+// One job for a machine at a time, until that is placed, wherever: what is fetched for it is soon wanted.
+void placement::prepare_next(bool io_bound, effects& out) {
+  std::vector<machine*> idle; // of those that are full, which have nothing to prepare for
+  std::set<inhash> prepared;
+  for (auto& [id, m] : machines_) {
+    if (m.prepares) {
+      const auto job = jobs_.find(*m.prepares);
+      if (job != jobs_.end() && !job->second.assigned) {
+        prepared.insert(*m.prepares);
+        continue;
+      }
+    }
+    if (free_of(m, io_bound) == 0 && m.what.short_of.empty() && (io_bound ? m.what.io_slots : m.what.slots) > 0) idle.push_back(&m);
+  }
+  std::size_t seen = 0;
+  for (auto& r : queues_[io_bound]) {
+    if (idle.empty() || ++seen > options_.prepared_max) return;
+    auto& e = jobs_.at(std::get<3>(r));
+    if (e.job.inputs->empty() || prepared.contains(e.job.key)) continue;
+    auto best = idle.end();
+    for (auto m = idle.begin(); m != idle.end(); ++m)
+      if (lacks(**m, demand_of(e.job)).empty() &&
+          (best == idle.end() || holdings_.missing_steps((*m)->what.node, e.job.heavy) <
+                                     holdings_.missing_steps((*best)->what.node, e.job.heavy)))
+        best = m;
+    if (best == idle.end()) continue;
+    (*best)->prepares = e.job.key;
+    holdings_.on_given((*best)->what.node, e.job.heavy);
+    out.emplace_back(prepare{(*best)->what.node, e.job});
+    idle.erase(best);
+  }
 }
 
 void placement::give_back(machine& m, const entry& e) {
@@ -255,15 +294,19 @@ void placement::place(time_point now, effects& out) {
 void placement::place(bool io_bound, time_point now, effects& out) {
   auto& queue = queues_[io_bound];
   for (auto next = queue.begin(); next != queue.end();) {
-    // most free slots first: builds spread instead of filling one machine
     machine* best = nullptr;
+    std::pair<std::uint64_t, std::int64_t> best_cost; // steps to move; then most free slots: builds spread
     auto& e = jobs_.at(std::get<3>(*next));
     bool any_free = false;
     for (auto& [id, m] : machines_) {
       const auto slots = free_of(m, io_bound);
       any_free = any_free || slots > 0;
       if (auto barred = e.barred.find(id); barred != e.barred.end() && barred->second == m.heard) continue;
-      if (slots > 0 && lacks(m, demand_of(e.job)).empty() && (!best || slots > free_of(*best, io_bound))) best = &m;
+      if (slots == 0 || !lacks(m, demand_of(e.job)).empty()) continue;
+      const std::pair cost{holdings_.missing_steps(id, e.job.heavy), -static_cast<std::int64_t>(slots)};
+      if (best && cost >= best_cost) continue;
+      best = &m;
+      best_cost = cost;
     }
     if (!any_free) return;
     if (!best) {
@@ -274,6 +317,7 @@ void placement::place(bool io_bound, time_point now, effects& out) {
     e.assigned = true;
     e.assigned_at = now;
     e.node = best->what.node;
+    holdings_.on_given(e.node, e.job.heavy);
     under_way(e).insert(e.job.key);
     out.emplace_back(assign{e.node, e.job});
     next = queue.erase(next);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/place/holdings.hpp"
 #include "messages/admin.hpp"
 #include "messages/pipeline.hpp"
 #include "runtime/clock.hpp"
@@ -16,7 +17,8 @@
 namespace coppice::actors {
 
 /// Which job goes to which machine. Decides; late binding: a job stays here until a machine with a free slot that
-/// fits it has offered itself. Order: priority, critical path, age; then the inhash, so that it is total.
+/// fits it has offered itself. Order: priority, critical path, age; then the inhash, so that it is total. Of the machines
+/// that fit, the one to which least has to be moved (see holdings), then the one with most free slots.
 class placement {
 public:
   using time_point = rt::boot_clock::time_point;
@@ -27,6 +29,7 @@ public:
     std::chrono::milliseconds taken_ttl{15'000};    ///< a taken job that is not placed again for so long is forgotten
     std::size_t offline_max = 1'000;                ///< machines that are remembered without an offer, the latest ones
     std::size_t jobs_max = 1'000'000;               ///< waiting jobs; further ones are refused
+    std::size_t prepared_max = 64;                  ///< the most urgent jobs, of which machines prepare one each
   };
   /// "Runnable and capacity" means assigned within this, whatever word is lost (reliability.md 5.1): longer than any
   /// of assign_ttl with a tick, GRAPH's repeat_interval and WORKER_POOL's offer_interval.
@@ -47,7 +50,12 @@ public:
     node_id node;
     coppice::job job;
   };
-  using effect = std::variant<assign, unplaceable, recheck>;
+  /// All slots of that machine are busy, and this job is likely to be its next: its inputs can be fetched meanwhile.
+  struct prepare {
+    node_id node;
+    coppice::job job;
+  };
+  using effect = std::variant<assign, unplaceable, recheck, prepare>;
   using effects = std::vector<effect>;
 
   explicit placement(options o) : options_(o) {}
@@ -117,6 +125,7 @@ private:
   struct machine {
     offer what;
     time_point heard, since; ///< last; and from when on it has offered itself, or not
+    std::optional<inhash> prepares = {}; ///< the job that it was told to prepare for last
     std::array<std::uint32_t, 2> kept{}; ///< slots of the offer that wait for assignments made before it; [1] of io_bound
   };
   /// Smaller goes first.
@@ -154,6 +163,8 @@ private:
   void place(time_point now, effects& out);
   void place(bool io_bound, time_point now, effects& out);
   void tell_unplaceable(entry& e, effects& out);
+  void prepare_next(effects& out);
+  void prepare_next(bool io_bound, effects& out);
 
   options options_;
   std::map<inhash, entry> jobs_;
@@ -162,6 +173,7 @@ private:
   std::map<node_id, machine> offline_; ///< as they were last heard
   std::map<node_id, std::array<std::set<inhash>, 2>> under_way_; ///< assignments not answered yet; [1] io_bound
   std::map<inhash, taken> taken_; ///< jobs that machines took; their GRAPHs repeat them until they are begun
+  holdings holdings_;
   std::uint64_t arrivals_ = 0;
   std::uint64_t corrections_ = 0;
 };

@@ -166,23 +166,6 @@ void graph_state::acquire(std::uint32_t node, lane& in) {
       });
 }
 
-void graph_state::place(const plan::place& p) {
-  const auto node = p.node;
-  auto j = closure_->make_job(node);
-  j.key = plan_->node(node).key;
-  if (auto found = compare_.find(node); found != compare_.end()) j.compare = found->second;
-  j.token = p.token;
-  j.again = p.again;
-  j.priority = request_.body.priority;
-  j.critical_path = plan_->critical_path(node);
-  j.request = request_.id;
-  self_->call(peers_.allocator, atom::place_v, std::move(j), graph_actor{self_->stable()})
-    .then([](ledger::done&) {},
-          [](caf::error&) {
-            // ignored: repeat() places again what is still queued
-          });
-}
-
 void graph_state::release(std::uint32_t node, fence token) {
   auto key = plan_->node(node).key;
   self_->send(peers_.allocator, atom::withdraw_v, withdraw{key, token});

@@ -106,6 +106,7 @@ private:
   void pump_acquires();
   void acquire(std::uint32_t node, lane& in);
   void place(const plan::place& p);
+  std::vector<heavy_input> heavy_inputs(const job& j) const;
   void release(std::uint32_t node, fence token);
   void tell(step_event e);
   void publish(const step_event& e);

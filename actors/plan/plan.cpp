@@ -45,7 +45,7 @@ plan::effects plan::on_rows(const std::vector<lock_state>& rows) {
     auto found = jobs_.find(row.key);
     if (over_ || found == jobs_.end()) continue;
     bool realised = row.phase == phase::realised && row.published;
-    if (realised) found->second.outputs = row.outputs;
+    if (realised) found->second.outputs = row.outputs, found->second.builder = row.node;
     for (auto i : found->second.nodes) {
       switch (steps_[i].at) {
         case life::asked: on_existence(i, row, asks, out); break;

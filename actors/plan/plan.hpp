@@ -163,6 +163,8 @@ public:
   failure failure_of(std::uint32_t i) const { return steps_[i].kind; }
   /// The realised outputs of a finished node.
   const std::vector<realised_output>& outputs(std::uint32_t i) const;
+  /// The machine that built them; empty if none of the farm did.
+  const node_id& builder(std::uint32_t i) const { return jobs_.at(nodes_[i].key).builder; }
   /// Steps that failed by themselves, in the order they did, at most failures_told_max.
   const std::vector<failed_step>& failures() const { return failures_; }
 
@@ -181,6 +183,7 @@ private:
   struct job {
     std::vector<std::uint32_t> nodes;
     std::vector<realised_output> outputs;
+    node_id builder = {}; ///< of the outputs, if a machine of the farm is known to be
   };
 
   void on_existence(std::uint32_t i, const ledger::lock_state& row, std::vector<inhash>& asks, effects& out);

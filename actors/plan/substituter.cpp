@@ -35,6 +35,13 @@ substituter_state::interface::behavior_type substituter_state::make_behavior() {
         fetch(id);
         return out;
       },
+      [this](atom::import_atom, upstream_wanted& wanted) -> caf::result<ledger::done> {
+        rt::reply<ledger::done> out{self_};
+        auto id = ++next_;
+        imports_.emplace(id, import_order{std::move(wanted.paths), out});
+        begin_import(id);
+        return out;
+      },
       [this](atom::done_atom, std::uint64_t id, upstream_paths& news, bool again) {
         on_answer(id, std::move(news), again);
       },
@@ -104,6 +111,42 @@ void substituter_state::commit(std::uint64_t id, const std::vector<path_info>& i
   transact<ledger::done>(
       self_, peers_.ledger, std::move(tx), [this, id](ledger::done&) { end(id, {}); },
       [this, id](const error& e) { end(id, make_error(e)); });
+}
+
+void substituter_state::begin_import(std::uint64_t id) {
+  auto& o = imports_.at(id);
+  auto wanted = o.all ? o.paths : std::vector{o.paths.at(o.at)};
+  self_->doing("importing " + std::to_string(o.paths.size()) + " paths for another machine");
+  self_->call(peers_.fetcher, atom::fetch_v, wanted)
+      .then(
+          [this, id, wanted](fetched& f) {
+            auto& i = imports_.at(id);
+            if (!f.missing.empty()) return next_import(id); // whoever wants it sees that it is not there
+            i.pin = std::move(f.pin);
+            self_->call(peers_.importer, atom::import_v, wanted)
+                .then([this, id](ledger::done&) { imports_.at(id).all ? end_import(id, {}) : next_import(id); },
+                      [this, id](caf::error& e) { end_import(id, e); });
+          },
+          [this, id](caf::error& e) { end_import(id, e); });
+}
+
+void substituter_state::next_import(std::uint64_t id) {
+  auto& o = imports_.at(id);
+  o.pin.reset();
+  o.at = o.all ? 0 : o.at + 1;
+  if ((o.all && o.paths.size() == 1) || o.at == o.paths.size()) return end_import(id, {});
+  o.all = false;
+  begin_import(id);
+}
+
+void substituter_state::end_import(std::uint64_t id, const caf::error& e) {
+  auto o = imports_.extract(id);
+  if (e) {
+    rt::log::warn("SUBSTITUTER", "not imported for another machine error={}", to_string(from_caf(e)));
+    o.mapped().out.deliver(e);
+  } else {
+    o.mapped().out.deliver(ledger::done{});
+  }
 }
 
 void substituter_state::end(std::uint64_t id, const caf::error& e) {

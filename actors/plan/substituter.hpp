@@ -12,9 +12,9 @@
 namespace coppice::actors {
 
 /// Asks upstream binary caches, and takes over what they have.
-/// Takes: find, substitute from GRAPH, find from FETCHER. Sends: fetch to FETCHER, import to IMPORTER, T19 to LEDGER;
-/// questions to the thread that asks caches. Owns: questions and substitutions under way (soft: asked again).
-/// Supervised by: WORK_SUP.
+/// Takes: find, substitute from GRAPH, find from FETCHER, import from FETCHERs of members. Sends: fetch to FETCHER,
+/// import to IMPORTER, T19 to LEDGER; questions to the thread that asks caches. Owns: questions and substitutions under
+/// way (soft: asked again). Supervised by: WORK_SUP.
 class substituter_state {
 public:
   using interface = substituter_actor;
@@ -50,6 +50,17 @@ private:
     rt::reply<ledger::done> out;
     unsigned tries = 0;
   };
+  /// What a member wants in the farm's store: all at once, or, if caches lack some of it, one after the other.
+  struct import_order {
+    std::vector<nix::store_path> paths;
+    rt::reply<ledger::done> out;
+    std::size_t at = 0; ///< of those that are taken by themselves
+    bool all = true;
+    std::shared_ptr<const void> pin = {};
+  };
+  void begin_import(std::uint64_t id);
+  void next_import(std::uint64_t id);
+  void end_import(std::uint64_t id, const caf::error& e);
   void ask(std::uint64_t id);
   void on_answer(std::uint64_t id, upstream_paths news, bool again);
   void fetch(std::uint64_t id);
@@ -63,6 +74,7 @@ private:
   std::uint64_t next_ = 0;
   std::map<std::uint64_t, pending> pending_;
   std::map<std::uint64_t, order> orders_;
+  std::map<std::uint64_t, import_order> imports_;
 };
 
 } // namespace coppice::actors

@@ -83,7 +83,8 @@ expected<void> keygen_command(const keygen_options& options, const std::filesyst
 
 struct invite_options {
   std::string name;
-  std::string hub; ///< how the machine reaches this node; empty: as it listens
+  std::string hub;  ///< how the machine reaches this node; empty: as it listens
+  std::string http; ///< "host:port" at which others are to reach it for what it has built; empty: they do not
 };
 /// Lets a new machine into the farm of the node that has its state there, and prints that machine's settings, which hold
 /// its secret key. `conflict` if the name has a key.

@@ -35,6 +35,18 @@ bool is_for_others(const std::string& host) {
   return !host.starts_with("127.");
 }
 
+/// The settings by which a machine serves what it has built; comments if it is not known where.
+expected<std::string> http_lines(const invite_options& options) {
+  if (options.http.empty())
+    return fmt::format("# Others fetch what it has built from the farm's store, unless it says where they reach it:\n"
+                       "# http = \"0.0.0.0:8080\"\n# http_url = \"http://{}:8080\"\n",
+                       options.name);
+  const auto endpoint = "tcp://" + options.http;
+  if (!host_of(endpoint)) return fail(ec::invalid, fmt::format("'{}' is no address: HOST:PORT", options.http));
+  return fmt::format("http = {}\nhttp_url = {}\n", rt::toml_quoted("0.0.0.0" + options.http.substr(options.http.rfind(':'))),
+                     rt::toml_quoted("http://" + options.http));
+}
+
 /// How other machines reach the node.
 expected<std::string> endpoint_for_others(const std::string& given, const std::filesystem::path& state_dir) {
   if (!given.empty()) {
@@ -99,6 +111,8 @@ expected<void> invite_command(const invite_options& options, const std::filesyst
   if (!own) return tried(own.error());
   const auto hub = endpoint_for_others(options.hub, state_dir);
   if (!hub) return tried(hub.error());
+  const auto http = http_lines(options);
+  if (!http) return tried(http.error());
   const auto pair = rt::make_keys();
   const auto let_in =
       rt::edit_authorized(state_dir / "authorized.toml", [&](rt::authorized_keys& keys) -> expected<void> {
@@ -115,13 +129,14 @@ expected<void> invite_command(const invite_options& options, const std::filesyst
                             {"hub", *hub},
                             {"hub_node", own->name},
                             {"hub_key", own->public_key},
-                            {"secret_key", pair.secret_key}})
+                            {"secret_key", pair.secret_key},
+                            {"http", options.http}})
               << std::endl;
   else
     std::cout << fmt::format("# Settings of {} in the farm of {}. They hold its secret key: chmod 600.\n"
-                             "node = {}\nhub = {}\nhub_node = {}\nhub_key = {}\nsecret_key = {}\n",
+                             "node = {}\nhub = {}\nhub_node = {}\nhub_key = {}\nsecret_key = {}\n{}",
                              options.name, own->name, rt::toml_quoted(options.name), rt::toml_quoted(*hub), rt::toml_quoted(own->name),
-                             rt::toml_quoted(own->public_key), rt::toml_quoted(pair.secret_key))
+                             rt::toml_quoted(own->public_key), rt::toml_quoted(pair.secret_key), *http)
               << std::flush;
   if (!std::cout) return tried({ec::io, "standard output is closed; revoke it, and try again"});
   return {};

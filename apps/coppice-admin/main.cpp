@@ -157,6 +157,8 @@ int run(int argc, char** argv) {
                   "It makes a key of role node, enters it in authorized.toml in the state directory, and prints the secret\n"
                   "half; nothing else keeps it. What the machine shall build goes into the same file.");
   invite->add_option("NAME", line.invite.name, "the machine's name in the farm")->required()->type_name("");
+  invite->add_option("--http", line.invite.http, "where others reach it for what it has built [they do not]")
+      ->type_name("HOST:PORT");
   invite->add_option("--hub", line.invite.hub, "how the machine reaches this node [as it listens]")
       ->type_name("tcp://HOST:PORT");
   auto* revoke = add_command(app, line, "revoke", "let a key in no longer",

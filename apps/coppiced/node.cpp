@@ -43,6 +43,8 @@ constexpr unsigned watch_threads = 2;
 constexpr std::uint64_t stray_log_bytes_max = std::uint64_t{1} << 30;
 /// Downloads from upstream caches at once: they wait for others most of the time.
 constexpr unsigned upstream_threads = 8;
+/// Inputs fetched from other machines at once: as FETCHER's lanes.
+constexpr unsigned fetch_threads = 10;
 constexpr auto start_timeout = 30s;
 constexpr auto stop_timeout = 20s;
 
@@ -129,13 +131,14 @@ struct node::impl {
   std::atomic<bool> ticket_stale{false}; ///< the hub was lost: it may come back elsewhere
   std::atomic<bool> blobs_stop{false};
   std::unique_ptr<store::blob_store> blobs;
+  store::held_fetch held{blobs_stop};
   std::unique_ptr<store::local_store> local;
   std::optional<store::kept_journal> kept;
   std::unique_ptr<rt::cgroup_root> cgroups;
   actors::bound_port http_port{};
   std::shared_ptr<rt::bridge_memory> listening = std::make_shared<rt::bridge_memory>();
   std::unique_ptr<rt::process_loop> processes;
-  std::unique_ptr<rt::pool> pool, watch_pool, ledger_thread;
+  std::unique_ptr<rt::pool> pool, watch_pool, fetch_pool, ledger_thread;
   std::unique_ptr<store::upstream> upstream; ///< null if no caches are named
   std::unique_ptr<rt::pool> upstream_pool;
   std::unique_ptr<scheduler_config> scheduler;
@@ -251,6 +254,7 @@ expected<void> node::impl::start_actors() {
   processes = std::make_unique<rt::process_loop>();
   pool = std::make_unique<rt::pool>(threads, pool_queue_max);
   watch_pool = std::make_unique<rt::pool>(watch_threads, pool_queue_max);
+  fetch_pool = std::make_unique<rt::pool>(fetch_threads, pool_queue_max);
   ledger_thread = std::make_unique<rt::pool>(1, pool_queue_max);
   scheduler = std::make_unique<scheduler_config>(cpus());
   system = std::make_unique<caf::actor_system>(*scheduler);
@@ -273,6 +277,8 @@ expected<void> node::impl::start_actors() {
   parts.processes = processes.get();
   parts.pool = pool.get();
   parts.watch_pool = watch_pool.get();
+  parts.fetch_pool = fetch_pool.get();
+  parts.held = &held;
   parts.ledger_thread = ledger_thread.get();
   parts.clock = &clock;
   parts.cgroups = cgroups.get();
@@ -408,6 +414,7 @@ void node::impl::stop() {
   if (upstream) upstream->stop();
   if (upstream_pool) upstream_pool->close();
   upstream.reset();
+  if (fetch_pool) fetch_pool->close();
   if (watch_pool) watch_pool->close();
   if (pool) pool->close();
   if (ledger_thread) ledger_thread->close();

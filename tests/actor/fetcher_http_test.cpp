@@ -27,7 +27,8 @@ struct far_farm {
     c.local = local.get();
     c.blobs = me.blobs.get();
     c.pool = &w.executor;
-    fetcher = w.spawn<fetcher_state>(c, w.spawn<test::path_ledger>(known));
+    c.clock = &w.clock;
+    fetcher = w.spawn<fetcher_state>(c, fetcher_state::peers{w.spawn<test::path_ledger>(known)});
   }
   /// What the farm's store has, and the ledger knows.
   path_info stored(const std::string& name, const std::string& contents) {

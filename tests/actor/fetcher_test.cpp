@@ -28,7 +28,8 @@ struct farm {
     c.local = local.get();
     c.blobs = blobs.get();
     c.pool = &w.executor;
-    fetcher = w.spawn<fetcher_state>(c, w.spawn<test::path_ledger>(known));
+    c.clock = &w.clock;
+    fetcher = w.spawn<fetcher_state>(c, fetcher_state::peers{w.spawn<test::path_ledger>(known)});
   }
   /// What is valid on this machine.
   nix::store_path here(const std::string& what) {

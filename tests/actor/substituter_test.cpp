@@ -15,6 +15,9 @@ namespace {
 /// What SUBSTITUTER's neighbours were asked, and how they answer.
 struct record {
   unsigned fetches = 0;
+  std::set<nix::store_path> nowhere;
+  std::vector<std::vector<nix::store_path>> fetched;
+  std::vector<nix::store_path> imported;
   std::vector<std::weak_ptr<const void>> pins;
   unsigned imports = 0, imports_fail = 0;
   ec failure = ec::restarted;
@@ -29,14 +32,18 @@ public:
   static constexpr const char* name = "fetcher";
   fake_fetcher(rt::self<interface>*, shared_record r) : r_(std::move(r)) {}
   interface::behavior_type make_behavior() {
-    return {[this](atom::fetch_atom, const std::vector<nix::store_path>&) {
+    return {[this](atom::fetch_atom, const std::vector<nix::store_path>& paths) {
               fetched f;
+              r_->fetched.push_back(paths);
+              for (auto& path : paths)
+                if (r_->nowhere.contains(path)) f.missing.push_back(path);
+              if (!f.missing.empty()) return f;
               f.pin = std::make_shared<int>();
               r_->pins.push_back(f.pin);
               ++r_->fetches;
               return f;
             },
-            [](atom::stored_atom, const nix::store_path&, const caf::error&) {},
+            [](atom::prefetch_atom, const prefetch&) {},
             [](atom::done_atom, std::uint64_t, const fetched&, const caf::error&) {}};
   }
 
@@ -50,8 +57,9 @@ public:
   static constexpr const char* name = "importer";
   fake_importer(rt::self<interface>* self, shared_record r) : self_(self), r_(std::move(r)) {}
   interface::behavior_type make_behavior() {
-    return {[this](atom::import_atom, const std::vector<nix::store_path>&) -> caf::result<ledger::done> {
+    return {[this](atom::import_atom, const std::vector<nix::store_path>& paths) -> caf::result<ledger::done> {
               ++r_->imports;
+              r_->imported.insert(r_->imported.end(), paths.begin(), paths.end());
               rt::reply<ledger::done> out{self_};
               if (r_->import_hangs)
                 r_->hanging.push_back(out);
@@ -141,4 +149,31 @@ TEST_CASE("a substituter that dies leaves nothing pinned") {
   rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(f.substituter), caf::exit_reason::kill);
   CHECK(f.all_unpinned());
   f.r->hanging.clear();
+}
+
+TEST_CASE("what a member wants from upstream caches is imported, but for what they do not have") {
+  farm f;
+  auto path = [](const char* name) {
+    return *nix::store_path::from_base_name(std::string("00000000000000000000000000000000-") + name);
+  };
+  const std::vector wanted{path("a"), path("b"), path("c")};
+  auto import = [&] { return f.w.ask(upstream_actor{f.substituter}, atom::import_v, upstream_wanted{wanted}); };
+  SECTION("all of it at once") {
+    CHECK(import());
+    CHECK(f.r->fetched == std::vector{wanted});
+    CHECK(f.r->imported == wanted);
+  }
+  SECTION("one after the other if something is missing") {
+    f.r->nowhere = {path("b")};
+    CHECK(import());
+    CHECK(f.r->imported == std::vector{path("a"), path("c")});
+  }
+  SECTION("and an importer that dies is told, to be asked again") {
+    f.r->imports_fail = 1;
+    auto first = import();
+    REQUIRE_FALSE(first);
+    CHECK(first.error().code == ec::restarted);
+    CHECK(import());
+  }
+  CHECK(f.all_unpinned());
 }

@@ -40,6 +40,14 @@ class Joining(farm.TestCase):
         self.assertEqual(list(says.values())[:4], ["elm", "tcp://10.77.0.1:5000", "hub", public_key(self.hub)])
         self.assertEqual(self.authorized()["elm"][0], "node")
 
+    def test_an_invitation_says_where_others_reach_the_machine_if_that_is_known(self):
+        done = self.ends_with(self.hub.admin("invite", "elm", "--http", "elm.example:8080"), OK)
+        says = tomllib.loads(done.out)
+        self.assertEqual((says["http"], says["http_url"]), ("0.0.0.0:8080", "http://elm.example:8080"))
+        for wrong in ("elm.example", "elm.example:0", ":8080", "http://elm.example:8080/x"):
+            self.assertIn("HOST:PORT", self.ends_with(self.hub.admin("invite", "oak", "--http", wrong), USAGE).err)
+        self.assertNotIn("oak", self.authorized())
+
     def test_the_hub_knows_a_member_by_the_key_that_it_was_given_over_restarts_and_new_invitations(self):
         elm = self.hub.member(self.net.machine(2), "elm")
         for _ in range(2):

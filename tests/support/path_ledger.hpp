@@ -3,6 +3,7 @@
 #include "messages/interfaces.hpp"
 #include "runtime/actor.hpp"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 
@@ -15,7 +16,10 @@ public:
   static constexpr const char* name = "ledger";
   using rows = std::shared_ptr<std::map<nix::store_path, path_info>>;
 
-  path_ledger(rt::self<interface>*, rows known) : known_(std::move(known)) {}
+  using holders = std::shared_ptr<std::vector<ledger::path_holder>>;
+
+  path_ledger(rt::self<interface>*, rows known, holders hold = std::make_shared<std::vector<ledger::path_holder>>())
+      : known_(std::move(known)), holders_(std::move(hold)) {}
   interface::behavior_type make_behavior() {
     return {
         [this](atom::transact_atom, const ledger::transaction& t) -> ledger::answer {
@@ -23,6 +27,9 @@ public:
             ledger::path_infos found;
             for (auto& path : read->paths)
               if (known_->contains(path)) found.rows.push_back(known_->at(path));
+            for (auto& h : *holders_)
+              if (read->holders && std::count(read->paths.begin(), read->paths.end(), h.path))
+                found.holders.push_back(h);
             return {found};
           }
           if (std::get_if<ledger::stat_blob>(&t.body)) return {ledger::blob_state{{1}, false}};
@@ -37,6 +44,7 @@ public:
 
 private:
   rows known_;
+  holders holders_;
 };
 
 } // namespace coppice::test

@@ -39,7 +39,8 @@ public:
       }
       if (j.aterm->size() != 1000) return make_error(ec::invalid, "cut");
       return j.token.value % 2 == 0;
-    }};
+    },
+            [](atom::prefetch_atom, const prefetch&) {}};
   }
 
 private:
