@@ -80,6 +80,20 @@ struct lease_settings {
   COPPICE_STRUCT(lease_settings, 1, ttl, 2, renew, 3, guard, 4, freeze_max)
 };
 
+/// A bucket of an S3 server in which the farm's blobs are, instead of the hub's disk.
+struct s3_settings {
+  std::string bucket = "";               ///< empty: no S3
+  std::string endpoint = "";             ///< "https://HOST[:PORT]"
+  std::string region = "us-east-1";
+  bool virtual_host = false;             ///< the bucket is named in the host, not in the path
+  std::string credentials_file = "";     ///< empty: from the environment, else ~/.aws/credentials
+  std::string profile = "default";       ///< in that file
+  bool redirect = true;                  ///< readers are sent to URLs of the bucket instead of served
+  std::chrono::milliseconds url_valid{3'600'000}; ///< for how long such a URL is good, at most a week
+  COPPICE_STRUCT(s3_settings, 1, bucket, 2, endpoint, 3, region, 4, virtual_host, 5, credentials_file, 6, profile, 7,
+                 redirect, 8, url_valid)
+};
+
 /// What a node is told by its configuration file (config/node.toml documents every key) and its command line.
 struct node_settings {
   std::string node = "";                 ///< name of this machine; empty: the host's name
@@ -106,10 +120,11 @@ struct node_settings {
   std::string hub_key = "";              ///< its public key
   std::string secret_key = "";           ///< this node's own, by which the hub knows it; empty: made at the first start
   lease_settings lease;
+  s3_settings s3;
   COPPICE_STRUCT(node_settings, 1, node, 2, state_dir, 3, listen, 4, http, 5, log_level, 6, max_jobs, 7, cores, 8,
                  systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits, 15,
                  http_url, 16, upstream, 17, failures, 18, hub, 19, hub_key, 20, secret_key,
-                 21, hub_node, 22, mandatory_features, 23, events_max, 24, lease)
+                 21, hub_node, 22, mandatory_features, 23, events_max, 24, lease, 25, s3)
 };
 
 /// Where other machines reach this one's CACHE_SERVER, as far as the settings say: `http_url`, else `http` if it names

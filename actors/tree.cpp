@@ -297,6 +297,8 @@ void planting::deliver() {
   cache.key = parts_.signing_key.get();
   cache.url = parts_.settings.http_url;
   cache.compression_level = parts_.settings.compression_level;
+  if (parts_.settings.s3.redirect) cache.urls = parts_.blob_urls;
+  cache.urls_valid = std::chrono::ceil<std::chrono::seconds>(parts_.settings.s3.url_valid);
   cache_ = deliver_sup_.child<cache_server_state>("cache-server", cache, ledger_);
   expose<tickets_actor>("/deliver/cache-server");
   if (member()) return;

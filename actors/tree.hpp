@@ -7,6 +7,7 @@
 #include "runtime/clock.hpp"
 #include "runtime/mesh.hpp"
 #include "runtime/supervisor.hpp"
+#include "store/blob_urls.hpp"
 #include "store/held_fetch.hpp"
 #include "store/ledger.hpp"
 #include "store/upstream/upstream.hpp"
@@ -28,6 +29,7 @@ struct node_parts {
   std::string version;
   std::function<std::unique_ptr<store::ledger_backend>()> open_ledger;
   store::blob_store* blobs;
+  store::blob_urls* blob_urls = nullptr; ///< of the same store, if it has some
   store::local_store* local;
   store::kept_journal* kept;
   store::upstream_port* upstream = nullptr; ///< the caches of others; null: there are none

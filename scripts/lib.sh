@@ -18,7 +18,7 @@ packages=(
   bubblewrap nix-bin dpkg-dev curl ca-certificates openssl git
 )
 
-# A real S3 server, for tests/cluster.
+# A real S3 server, for tests/cluster and bench/s3.
 cluster_packages=(ceph-mon ceph-osd radosgw ceph-common)
 
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }

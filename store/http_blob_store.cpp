@@ -1,6 +1,7 @@
 #include "store/http_blob_store.hpp"
 
 #include "nix/hash.hpp"
+#include "store/percent.hpp"
 #include "store/spool_file.hpp"
 
 #include <algorithm>
@@ -15,21 +16,6 @@ constexpr std::size_t list_block_bytes = 64 * 1024;
 constexpr std::size_t list_line_bytes_max = blob_key_bytes_max + 32;
 
 using exchange = std::unique_ptr<http_exchange>;
-
-std::string escaped(std::string_view text) {
-  constexpr std::string_view plain = "-._~/";
-  constexpr char digits[] = "0123456789ABCDEF";
-  std::string out;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    const bool letter = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-    if (letter || plain.find(c) != plain.npos)
-      out += c;
-    else
-      (out += '%').append({digits[byte >> 4], digits[byte & 15]});
-  }
-  return out;
-}
 
 std::optional<std::uint64_t> number(std::string_view text) {
   std::uint64_t value = 0;
@@ -66,7 +52,7 @@ struct call {
 };
 
 std::string path_of(const std::string& key) {
-  return "/blobs/" + escaped(key);
+  return "/blobs/" + percent_encoded(key, "/");
 }
 
 /// The node on the other side.
@@ -77,6 +63,7 @@ public:
 
   const http_blob_options::bounds& limits() const { return options_.limits; }
   const std::filesystem::path& scratch_dir() const { return options_.scratch_dir; }
+  const std::atomic<bool>& stop() const { return *options_.stop; }
   void pause(unsigned times) const { pause_unless(*options_.stop, options_.limits.retry_delay * times); }
 
   /// Asks once, with another ticket if the one that we had is refused; the answer's head is here.
@@ -94,6 +81,7 @@ public:
                                                options_.limits.ahead_bytes_max, *options_.stop);
       auto status = x->status();
       if (!status) return tl::unexpected(status.error());
+      if (*status == 307 && c.method == "GET") return follow(c, x->header("Location"));
       if ((*status != 401 && *status != 403) || fresh) return x;
       refused = std::move(*with);
     }
@@ -130,6 +118,13 @@ public:
   }
 
 private:
+  /// The same from where the store itself has it: the ticket is not for there.
+  expected<exchange> follow(const call& c, const std::string& url) {
+    auto x = std::make_unique<http_exchange>(connections_, http_request{c.method, url, c.headers, {}},
+                                             options_.limits.patience, options_.limits.ahead_bytes_max, *options_.stop);
+    if (auto status = x->status(); !status) return tl::unexpected(status.error());
+    return x;
+  }
   /// The ticket that all use, or another one if it is the one refused.
   expected<std::string> ticket(const std::string& refused) {
     std::lock_guard lock{mutex_};
@@ -174,83 +169,6 @@ private:
   nix::hasher hasher_;
 };
 
-/// One stream, resumed where it was cut if the blob is still the same.
-class http_reader final : public blob_reader {
-public:
-  http_reader(std::shared_ptr<hub> from, std::string key, exchange stream, std::uint64_t size)
-      : hub_(std::move(from))
-      , key_(std::move(key))
-      , stream_(std::move(stream))
-      , size_(size)
-      , version_(stream_->header("ETag")) {}
-
-  std::uint64_t size() const override { return size_; }
-  std::string version() const override { return version_; }
-
-  expected<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
-    into = into.first(static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), size_ - std::min(offset, size_))));
-    std::size_t done = 0;
-    while (done < into.size()) {
-      auto got = next(offset + done, into.subspan(done));
-      if (!got)
-        if (auto borne = bear(got.error()); !borne) return tl::unexpected(borne.error());
-      done += got.value_or(0);
-    }
-    return done;
-  }
-
-private:
-  /// What comes next from there on, at least one byte.
-  expected<std::size_t> next(std::uint64_t from, std::span<char> into) {
-    if (!stream_ || at_ != from)
-      if (auto done = resume(from); !done) return tl::unexpected(done.error());
-    auto got = stream_->read(into);
-    if (!got) return got;
-    if (*got == 0) return fail(ec::unavailable, "blob " + key_ + " ends too early, at byte " + std::to_string(at_));
-    at_ += *got;
-    since_cut_ += *got;
-    if (at_ == size_) stream_->words(); // nothing comes, but the connection can be used again
-    return got;
-  }
-
-  expected<void> resume(std::uint64_t from) {
-    stream_.reset();
-    if (version_.empty()) return fail(ec::io, "blob " + key_ + " cannot be read on: it has no version");
-    const auto first = std::to_string(from), size = std::to_string(size_);
-    const call c{"GET", path_of(key_), {"Range: bytes=" + first + "-", "If-Match: " + version_}};
-    auto x = hub_->once(c);
-    if (!x) return tl::unexpected(x.error());
-    if ((*x)->status().value() != 206) return tl::unexpected(hub::refusal(c, **x));
-    if ((*x)->header("Content-Range") != "bytes " + first + "-" + std::to_string(size_ - 1) + "/" + size ||
-        (*x)->header("ETag") != version_)
-      return fail(ec::conflict, "blob " + key_ + " is another one now");
-    stream_ = std::move(*x);
-    at_ = from;
-    return {};
-  }
-
-  /// Takes a cut as one of those that may be, and pauses; else the error.
-  expected<void> bear(const error& e) {
-    const auto& limits = hub_->limits();
-    const auto seconds = static_cast<std::uint64_t>(limits.patience.silence_max.count()) / 1000 + 1;
-    stream_.reset();
-    barren_ = since_cut_ < limits.patience.bytes_per_second_min * seconds ? barren_ + 1 : 0;
-    since_cut_ = 0;
-    if (e.code != ec::unavailable || ++cuts_ > limits.cuts_max || barren_ > limits.barren_max) return tl::unexpected(e);
-    hub_->pause(barren_ + 1);
-    return {};
-  }
-
-  std::shared_ptr<hub> hub_;
-  const std::string key_;
-  exchange stream_;
-  const std::uint64_t size_;
-  const std::string version_;
-  std::uint64_t at_ = 0; ///< where the stream is
-  unsigned cuts_ = 0, barren_ = 0;
-  std::uint64_t since_cut_ = 0;
-};
-
 class http_blob_store final : public blob_store {
 public:
   explicit http_blob_store(http_blob_options options) : hub_(std::make_shared<hub>(std::move(options))) {}
@@ -282,7 +200,14 @@ public:
     if (!x) return tl::unexpected(x.error());
     const auto size = number((*x)->header("Content-Length"));
     if (!size) return fail(ec::bad_message, "the node of the store does not tell the size of blob " + key);
-    return std::make_unique<http_reader>(hub_, key, std::move(*x), *size);
+    const auto again = [hub = hub_,
+                        path = path_of(key)](const std::vector<std::string>& headers) -> expected<exchange> {
+      const call c{"GET", path, headers};
+      auto more = hub->once(c);
+      if (more && (*more)->status().value() != 206) return tl::unexpected(hub::refusal(c, **more));
+      return more;
+    };
+    return std::make_unique<resumable_reader>(key, std::move(*x), *size, again, hub_->limits(), hub_->stop());
   }
 
   expected<std::optional<std::uint64_t>> stat(const std::string& key) override {
@@ -302,7 +227,7 @@ public:
 
   expected<void> list(std::string_view prefix,
                       const std::function<bool(const std::string& key, std::uint64_t bytes)>& each) override {
-    auto x = hub_->demand({"GET", "/blobs?prefix=" + escaped(prefix)});
+    auto x = hub_->demand({"GET", "/blobs?prefix=" + percent_encoded(prefix, "/")});
     if (!x) return tl::unexpected(x.error());
     std::string held, block(list_block_bytes, '\0');
     while (true) {

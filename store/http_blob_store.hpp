@@ -1,7 +1,7 @@
 #pragma once
 
 #include "store/blob_store.hpp"
-#include "store/http_exchange.hpp"
+#include "store/resumable_reader.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -13,14 +13,10 @@
 namespace coppice::store {
 
 struct http_blob_options {
-  struct bounds {
-    http_patience patience;
-    std::size_t ahead_bytes_max = 1 << 20;      ///< received before somebody reads it
-    unsigned tries_max = 3;                     ///< of a request that gets no answer or a 5xx, or was spoilt on the way
-    unsigned cuts_max = 16;                     ///< times that the reading of one blob may break off and be resumed
-    unsigned barren_max = 4;                    ///< of them, one after the other, that brought too little
-    std::chrono::milliseconds retry_delay{200}; ///< before each of these, growing with their number
-    std::size_t connections_idle_max = 8;       ///< kept open for further requests
+  struct bounds : reading_bounds {
+    std::size_t ahead_bytes_max = 1 << 20; ///< received before somebody reads it
+    unsigned tries_max = 3;                ///< of a request that gets no answer or a 5xx, or was spoilt on the way
+    std::size_t connections_idle_max = 8;  ///< kept open for further requests
   };
   /// The base URL of the node that has the store, as it is now: asked before each request. Its errors pass.
   std::function<expected<std::string>()> url;

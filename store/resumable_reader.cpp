@@ -14,6 +14,11 @@ resumable_reader::resumable_reader(std::string name, std::unique_ptr<http_exchan
     , bounds_(bounds)
     , stop_(stop) {}
 
+std::string resumable_reader::version() const {
+  const bool quoted = version_.size() >= 2 && version_.front() == '"' && version_.back() == '"';
+  return quoted ? version_.substr(1, version_.size() - 2) : version_;
+}
+
 expected<std::size_t> resumable_reader::read(std::uint64_t offset, std::span<char> into) {
   into = into.first(static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), size_ - std::min(offset, size_))));
   std::size_t done = 0;

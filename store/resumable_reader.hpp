@@ -31,7 +31,7 @@ public:
                    const reading_bounds& bounds, const std::atomic<bool>& stop);
 
   std::uint64_t size() const override { return size_; }
-  std::string version() const override { return version_; }
+  std::string version() const override;
   expected<std::size_t> read(std::uint64_t offset, std::span<char> into) override;
 
 private:
@@ -43,7 +43,7 @@ private:
   const ask_again again_; ///< may own what the stream uses
   std::unique_ptr<http_exchange> stream_;
   const std::uint64_t size_;
-  const std::string version_;
+  const std::string version_; ///< as its ETag has it, in quotes
   const reading_bounds bounds_;
   const std::atomic<bool>& stop_;
   std::uint64_t at_ = 0; ///< where the stream is

@@ -100,7 +100,7 @@ void cache_pages::get(const httplib::Request& req, httplib::Response& res) const
       std::all_of(path.begin() + 1, path.end() - 8, nix::is_base32))
     return send_narinfo(req, res, req.path.substr(1));
   if (auto name = below("/nar/", path); !name.empty())
-    return send_blob(req, res, req.path.substr(1), "application/x-nix-nar");
+    return send_blob_or_url(req, res, req.path.substr(1), "application/x-nix-nar");
   if (auto name = below("/log/", path); !name.empty() && nix::store_path::from_base_name(name))
     return send_blob(req, res, req.path.substr(1), text_type);
   if (auto name = below("/attempt/", path); !name.empty()) return send_attempt(req, res, name);
@@ -170,6 +170,15 @@ void cache_pages::send_blob(const httplib::Request& req, httplib::Response& res,
   std::shared_ptr<store::blob_reader> shared = std::move(*blob);
   send(req, res, shared->size(), type, shared->version(),
        [shared](std::uint64_t offset, std::span<char> into) { return shared->read(offset, into); });
+}
+
+void cache_pages::send_blob_or_url(const httplib::Request& req, httplib::Response& res, const std::string& key,
+                                   const char* type) const {
+  if (!urls_ || req.method != "GET") return send_blob(req, res, key, type); // a URL is for one method
+  const auto url = urls_->url_of(key, urls_valid_);
+  if (!url) return fail_with(res, url.error());
+  res.status = 307;
+  res.set_header("Location", *url);
 }
 
 // A log moves from its file into the store when its attempt ends, in this order, so it is looked for in this order.

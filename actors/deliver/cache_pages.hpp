@@ -1,7 +1,9 @@
 #pragma once
 
 #include "store/blob_store.hpp"
+#include "store/blob_urls.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -32,13 +34,23 @@ byte_range parse_range(std::string_view header, std::uint64_t size);
 /// What can be read over HTTP: the binary cache as Nix knows it, and logs of attempts. Any number of threads at once.
 class cache_pages {
 public:
-  cache_pages(store::blob_store& blobs, std::filesystem::path log_dir, std::string store_dir)
-      : blobs_(blobs), log_dir_(std::move(log_dir)), store_dir_(std::move(store_dir)) {}
+  /// `urls`: where clients are sent for large blobs, by URLs that are good for `urls_valid`; null: they are served.
+  cache_pages(store::blob_store& blobs, std::filesystem::path log_dir, std::string store_dir,
+              store::blob_urls* urls = nullptr, std::chrono::seconds urls_valid = {})
+      : blobs_(blobs)
+      , log_dir_(std::move(log_dir))
+      , store_dir_(std::move(store_dir))
+      , urls_(urls)
+      , urls_valid_(urls_valid) {}
 
   /// Answers a GET or HEAD.
   void get(const httplib::Request& req, httplib::Response& res) const;
   /// The same of a blob, whoever asks: with an ETag, ranges, If-Range and If-Match.
   void send_blob(const httplib::Request& req, httplib::Response& res, const std::string& key, const char* type) const;
+
+  /// As send_blob, or says where the store itself has it (307), whether or not it is there.
+  void send_blob_or_url(const httplib::Request& req, httplib::Response& res, const std::string& key,
+                        const char* type) const;
 
 private:
   using reader = std::function<expected<std::size_t>(std::uint64_t offset, std::span<char> into)>;
@@ -52,6 +64,8 @@ private:
   store::blob_store& blobs_;
   std::filesystem::path log_dir_;
   std::string store_dir_;
+  store::blob_urls* urls_;
+  std::chrono::seconds urls_valid_;
 };
 
 } // namespace coppice::actors

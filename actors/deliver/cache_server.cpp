@@ -84,7 +84,7 @@ public:
       , system_(system)
       , ledger_(std::move(ledger))
       , tickets_(config_.limits.ticket_ttl, config_.limits.tickets_max)
-      , pages_(*config_.blobs, config_.log_dir, config_.store_dir)
+      , pages_(*config_.blobs, config_.log_dir, config_.store_dir, config_.urls, config_.urls_valid)
       , held_(config_.local, config_.limits.held_sends_max)
       , uploads_(to_uploads(config_, tickets_), [this](ledger::any_transaction t) { return ask(std::move(t)); })
       , blobs_(to_blobs(config_, pages_, tickets_))

@@ -5,6 +5,7 @@
 #include "runtime/actor.hpp"
 #include "runtime/clock.hpp"
 #include "store/blob_store.hpp"
+#include "store/blob_urls.hpp"
 #include "store/local_store.hpp"
 
 #include <atomic>
@@ -59,6 +60,8 @@ public:
     const nix::secret_key* key = nullptr; ///< signs the narinfos of uploaded sources; null: unsigned
     bound_port* port = nullptr;           ///< null: nothing is remembered
     int compression_level = 3;            ///< zstd's, of uploaded NARs
+    store::blob_urls* urls = nullptr; ///< where readers are sent for large blobs; null: they are served from here
+    std::chrono::seconds urls_valid{0}; ///< for how long such a URL is good
     cache_server_state::limits limits;
   };
 

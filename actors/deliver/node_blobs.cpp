@@ -73,7 +73,7 @@ bool node_blobs::knows(const httplib::Request& req, httplib::Response& res) cons
 void node_blobs::get(const httplib::Request& req, httplib::Response& res) const {
   if (!knows(req, res)) return;
   if (req.path == listing) return list(req, res);
-  config_.pages->send_blob(req, res, key_of(req), blob_type);
+  config_.pages->send_blob_or_url(req, res, key_of(req), blob_type);
 }
 
 // A listing may be long: it is told while the store is walked, and one that fails is cut off without its end.

@@ -1,6 +1,7 @@
 #include "apps/common/text.hpp"
 
 #include "apps/common/width.hpp"
+#include "store/percent.hpp"
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
@@ -158,13 +159,7 @@ std::vector<std::string> last_lines(std::string_view text, std::size_t lines_max
 }
 
 std::string percent_encoded(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                       std::string_view("/._-~").find(c) != std::string_view::npos;
-    out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
-  }
-  return out;
+  return store::percent_encoded(text, "/");
 }
 
 std::string painted(colour c, std::string_view text, bool on) {

@@ -16,6 +16,7 @@ namespace coppice::app {
 namespace {
 
 constexpr std::size_t refusal_bytes_max = 1024;
+constexpr long redirects_max = 2;
 /// Bytes of an upload that were read and not yet sent.
 constexpr std::size_t channel_bytes_max = 1 << 20;
 
@@ -161,6 +162,9 @@ expected<http_reply> http_session::get(const std::string& url, const store::byte
   h.from = from;
   const auto range = fmt::format("{}-", from);
   if (from > 0) h.set(CURLOPT_RANGE, range.c_str());
+  h.set(CURLOPT_FOLLOWLOCATION, 1L); // to where the farm's store has it
+  h.set(CURLOPT_MAXREDIRS, redirects_max);
+  h.set(CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
   http_reply reply;
   auto done = run(url, reply);
   h.sink = nullptr;

@@ -13,6 +13,7 @@
 #include "store/directory_blob_store.hpp"
 #include "store/files.hpp"
 #include "store/http_blob_store.hpp"
+#include "store/s3_blob_store.hpp"
 #include "store/upstream/upstream.hpp"
 
 #include <caf/actor_system.hpp>
@@ -45,6 +46,8 @@ constexpr std::uint64_t stray_log_bytes_max = std::uint64_t{1} << 30;
 constexpr unsigned upstream_threads = 8;
 /// Inputs fetched from other machines at once: as FETCHER's lanes.
 constexpr unsigned fetch_threads = 10;
+/// An upload in parts that takes longer is one that nobody will end.
+constexpr std::chrono::hours stale_upload_age{7 * 24};
 constexpr auto start_timeout = 30s;
 constexpr auto stop_timeout = 20s;
 
@@ -122,6 +125,9 @@ struct node::impl {
   std::optional<state_dir> state;
   bool member() const { return !settings.hub.empty(); }
   expected<std::unique_ptr<store::blob_store>> open_blobs();
+  expected<std::unique_ptr<store::blob_store>> open_bucket();
+  /// Takes away what uploads to the bucket left behind that nobody will end.
+  void sweep_bucket();
   std::vector<rt::node_address> dials() const;
   /// Where the hub's store is, and what lets this node write there; asked for anew if it is not known or was `refused`.
   expected<upload_ticket> hub_ticket(bool refused);
@@ -132,6 +138,7 @@ struct node::impl {
   std::atomic<bool> blobs_stop{false};
   std::unique_ptr<store::blob_store> blobs;
   store::held_fetch held{blobs_stop};
+  store::s3_blob_store* bucket = nullptr; ///< the blobs, if they are in one
   std::unique_ptr<store::local_store> local;
   std::optional<store::kept_journal> kept;
   std::unique_ptr<rt::cgroup_root> cgroups;
@@ -184,7 +191,34 @@ void node::impl::keep_stray_logs() {
   if (auto done = keep_logs(state->path() / "running", *blobs); !done) rt::log::warn("NODE", "{}", done.error().what);
 }
 
+expected<std::unique_ptr<store::blob_store>> node::impl::open_bucket() {
+  auto& s = settings.s3;
+  store::s3_blob_options o;
+  o.place = {s.endpoint, s.bucket, s.region, s.virtual_host};
+  o.credentials = {s.credentials_file, s.profile};
+  o.environment = [](const char* name) -> const char* { return std::getenv(name); };
+  o.scratch_dir = state->path() / "spool";
+  o.clock = &clock;
+  o.stop = &blobs_stop;
+  auto opened = store::s3_blob_store::open_bucket(std::move(o));
+  if (!opened) return fail(opened.error().code, "[s3]: " + opened.error().what);
+  if (!member()) {
+    auto claimed = (*opened)->claim("/nix/store");
+    if (!claimed && claimed.error().code != ec::unavailable)
+      return fail(claimed.error().code, "[s3]: " + claimed.error().what);
+    if (!claimed) rt::log::warn("NODE", "the bucket is not there yet error={}", claimed.error().what);
+  }
+  bucket = opened->get();
+  return std::unique_ptr<store::blob_store>{std::move(*opened)};
+}
+
+void node::impl::sweep_bucket() {
+  auto swept = bucket->sweep(stale_upload_age);
+  if (!swept) rt::log::warn("NODE", "what uploads left behind is not swept error={}", swept.error().what);
+}
+
 expected<std::unique_ptr<store::blob_store>> node::impl::open_blobs() {
+  if (!settings.s3.bucket.empty()) return open_bucket();
   if (!member()) {
     auto opened = store::directory_blob_store::open_dir(state->path() / "cache");
     if (!opened) return tl::unexpected(opened.error());
@@ -270,6 +304,7 @@ expected<void> node::impl::start_actors() {
   store::ledger_policy policy{failures.poison_max, failures.attempts_max, failures.threshold, failures.decay};
   parts.open_ledger = [file = state->path() / "ledger.sqlite", policy] { return store::open_sqlite_ledger(file, policy); };
   parts.blobs = blobs.get();
+  parts.blob_urls = bucket;
   parts.local = local.get();
   parts.kept = &*kept;
   parts.upstream = upstream.get();
@@ -385,6 +420,8 @@ expected<node_ready> node::start() {
   if (auto done = n.state->write_endpoint(*listen, *http); !done) return tl::unexpected(done.error());
   if (n.member()) // ignored if it has no room: they are kept at the next start
     n.pool->post([me = impl_.get()] { me->keep_stray_logs(); });
+  if (n.bucket) // ignored if it has no room: they are swept at the next start
+    n.pool->post([me = impl_.get()] { me->sweep_bucket(); });
   rt::log::info("NODE", "node serves name={} listen={} http={} state_dir={}", n.state->node_name(), *listen, *http,
                 n.state->path().string());
   return node_ready{n.state->node_name(), *listen, *http, n.state->signing_key()->public_key().to_string(),
