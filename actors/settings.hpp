@@ -94,6 +94,19 @@ struct s3_settings {
                  redirect, 8, url_valid)
 };
 
+/// Where the ledger is; for a member it is where its hub says.
+struct ledger_settings {
+  std::vector<std::string> etcd;         ///< endpoints of one cluster, "http://HOST:PORT" or "https://…"; none: a file of this node's
+  std::string etcd_prefix = "/coppice/"; ///< of all its keys there
+  std::string etcd_ca = "";              ///< file with what https endpoints are checked with; empty: the system's
+  std::string etcd_cert = "";            ///< files with the certificate and key that this node shows; empty: none
+  std::string etcd_key = "";
+  std::string etcd_user = "";            ///< to log in as; empty: nobody
+  std::string etcd_password_file = "";   ///< readable by its owner alone; one line
+  COPPICE_STRUCT(ledger_settings, 1, etcd, 2, etcd_prefix, 3, etcd_ca, 4, etcd_cert, 5, etcd_key, 6, etcd_user, 7,
+                 etcd_password_file)
+};
+
 /// What a node is told by its configuration file (config/node.toml documents every key) and its command line.
 struct node_settings {
   std::string node = "";                 ///< name of this machine; empty: the host's name
@@ -121,10 +134,11 @@ struct node_settings {
   std::string secret_key = "";           ///< this node's own, by which the hub knows it; empty: made at the first start
   lease_settings lease;
   s3_settings s3;
+  ledger_settings ledger;
   COPPICE_STRUCT(node_settings, 1, node, 2, state_dir, 3, listen, 4, http, 5, log_level, 6, max_jobs, 7, cores, 8,
                  systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits, 15,
                  http_url, 16, upstream, 17, failures, 18, hub, 19, hub_key, 20, secret_key,
-                 21, hub_node, 22, mandatory_features, 23, events_max, 24, lease, 25, s3)
+                 21, hub_node, 22, mandatory_features, 23, events_max, 24, lease, 25, s3, 26, ledger)
 };
 
 /// Where other machines reach this one's CACHE_SERVER, as far as the settings say: `http_url`, else `http` if it names

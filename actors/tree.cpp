@@ -252,7 +252,9 @@ void planting::lock() {
     lock_sup_.child_with<ledger_state>("ledger", busy_child_, c, ledger_state::watchers{locks_, *keeper_, *publisher_});
     expose<farm_ledger_actor>("/lock/ledger");
   }
-  session_ = lock_sup_.child<session_state>("session", session_state::config{parts_.me, leases_, parts_.clock, !member(), url_for_others(parts_.settings)}, ledger_);
+  // one elsewhere goes on without this process, and gives another what this one held
+  const bool keeps_ledger = !member() && parts_.settings.ledger.etcd.empty();
+  session_ = lock_sup_.child<session_state>("session", session_state::config{parts_.me, leases_, parts_.clock, keeps_ledger, url_for_others(parts_.settings)}, ledger_);
   lock_sup_.child_with<lock_manager_state>("lock-manager", busy_child_, ledger_, *session_);
 }
 

@@ -11,6 +11,7 @@ packages=(
   libsodium-dev libssl-dev libzstd-dev liblzma-dev
   libcurl4-openssl-dev libcpp-httplib-dev libpugixml-dev
   libtomlplusplus-dev libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libexpected-dev
+  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc # the ledger in etcd
   prometheus-cpp-dev # prometheus itself is fetched without being installed: tests/support/fetch-prometheus.sh
   catch2 python3 python3-zmq python3-msgpack clang-14 libclang-rt-14-dev
   iproute2 nftables util-linux # machines of tests: tests/support/net.py
@@ -18,8 +19,8 @@ packages=(
   bubblewrap nix-bin dpkg-dev curl ca-certificates openssl git
 )
 
-# A real S3 server, for tests/cluster and bench/s3.
-cluster_packages=(ceph-mon ceph-osd radosgw ceph-common)
+# Real servers beside the farm: S3 and etcd, for tests/cluster and the benchmarks of both.
+cluster_packages=(ceph-mon ceph-osd radosgw ceph-common etcd-server etcd-client)
 
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }
 

@@ -18,7 +18,8 @@ namespace coppice::store {
 class ledger_io_error : public std::runtime_error {
 public:
   ledger_io_error(ec code, const std::string& what) : std::runtime_error(what), code_(code) {}
-  /// `storage_full`, `corrupt`, `locked` or `io`; on opening also `invalid` (no ledger) or `unsupported`.
+  /// `storage_full`, `corrupt`, `locked` or `io`, of a ledger elsewhere also `unavailable` or `forbidden`; on opening
+  /// also `invalid` (no ledger) or `unsupported`.
   ec code() const noexcept { return code_; }
 
 private:

@@ -18,6 +18,7 @@ struct session_row {
   bool over = false; ///< its lease ended
   std::int64_t opened_ms = 0;
   std::string url; ///< see ledger::open_session
+  COPPICE_STRUCT(session_row, 1, node, 2, incarnation, 3, session, 4, over, 5, opened_ms, 6, url)
 };
 
 /// A request without its body and result, which most transactions need not read.
@@ -36,6 +37,7 @@ struct blob_row {
   generation gen;
   bool present = false;
   std::uint64_t size = 0;
+  COPPICE_STRUCT(blob_row, 1, blob, 2, gen, 3, present, 4, size)
 };
 
 /// How an attempt ended; an empty reason keeps the one it began with.

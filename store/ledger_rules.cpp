@@ -5,6 +5,14 @@
 
 namespace coppice::store {
 
+void ledger_changes::absorb(ledger_changes&& later) {
+  for (auto& [key, row] : later.locks)
+    locks.insert_or_assign(key, std::move(row));
+  requests.merge(later.requests);
+  outbox = outbox || later.outbox;
+  std::move(later.events.begin(), later.events.end(), std::back_inserter(events));
+}
+
 void ledger_changes::append_to(ledger::changed& out) {
   for (auto& [key, row] : locks)
     out.locks.push_back(std::move(row));

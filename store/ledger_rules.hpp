@@ -15,6 +15,8 @@ struct ledger_changes {
   std::set<request_id> requests;
   bool outbox = false;
   std::vector<farm_event> events; ///< in order
+  /// What happened after this.
+  void absorb(ledger_changes&& later);
   /// Moves all into `out`, behind what is there.
   void append_to(ledger::changed& out);
 };

@@ -6,8 +6,16 @@
 #include <atomic>
 #include <deque>
 #include <mutex>
+#include <thread>
 
 namespace coppice::actors {
+
+namespace {
+
+/// Between two tries to open a ledger that is away; each try has a patience of its own.
+constexpr auto reopen_pause = std::chrono::milliseconds{200};
+
+} // namespace
 
 /// The backend and what waits for it. Transactions that arrive while one batch commits share the next (group commit);
 /// nobody is answered before run() returned.
@@ -18,19 +26,27 @@ public:
     ledger::any_transaction body;
   };
   struct batch {
+    std::vector<session_id> sessions; ///< in the first one: those that the rows say are open
     std::vector<std::pair<std::uint64_t, expected<ledger::any_answer>>> answers;
     ledger::changed changes;
     std::string broken; ///< the backend failed: nobody knows what of the batch is durable
   };
 
-  ledger_queue(std::unique_ptr<store::ledger_backend> backend, const ledger_state::config& c, std::function<void()> wake)
-      : backend_(std::move(backend))
+  ledger_queue(const ledger_state::config& c, std::function<void()> wake)
+      : open_(c.open)
+      , opened_(c.opened)
       , queue_max_(c.queue_max)
       , batch_max_(c.batch_max)
       , events_(c.events)
       , clock_(*c.clock)
       , executor_(*c.thread)
       , wake_(std::move(wake)) {}
+
+  /// Opens the backend; whatever is posted waits for that.
+  bool begin() {
+    std::lock_guard guard{mutex_};
+    return scheduled_ = executor_.post([me = shared_from_this()] { me->run(); });
+  }
 
   bool post(request r) {
     std::lock_guard guard{mutex_};
@@ -56,6 +72,7 @@ public:
 private:
   void run() {
     std::lock_guard running{running_};
+    if (!stop_ && !backend_) finish(open());
     while (!stop_) {
       std::vector<std::uint64_t> ids;
       std::vector<ledger::any_transaction> bodies;
@@ -69,14 +86,39 @@ private:
           queue_.pop_front();
         }
       }
-      auto done = perform(ids, bodies);
-      if (!done.broken.empty()) stop_ = true;
-      {
-        std::lock_guard guard{mutex_};
-        finished_.push_back(std::move(done));
-      }
-      wake_();
+      finish(perform(ids, bodies));
     }
+  }
+
+  void finish(batch done) {
+    if (!done.broken.empty()) stop_ = true;
+    {
+      std::lock_guard guard{mutex_};
+      finished_.push_back(std::move(done));
+    }
+    wake_();
+  }
+
+  /// A ledger elsewhere that was there before is waited for: to die of it again and again would end the process, and its
+  /// builds with it.
+  batch open() {
+    batch done;
+    while (done.broken.empty() && !backend_ && !stop_) {
+      try {
+        backend_ = open_();
+        done.sessions = backend_->sessions();
+        *opened_ = true;
+      } catch (const store::ledger_io_error& e) {
+        if (e.code() == ec::unavailable && *opened_)
+          rt::log::warn("LEDGER", "{}; trying on", e.what());
+        else
+          done.broken = e.what();
+      } catch (const std::exception& e) {
+        done.broken = e.what();
+      }
+      if (done.broken.empty() && !backend_ && !stop_) std::this_thread::sleep_for(reopen_pause);
+    }
+    return done;
   }
 
   batch perform(const std::vector<std::uint64_t>& ids, const std::vector<ledger::any_transaction>& bodies) {
@@ -95,6 +137,8 @@ private:
   }
 
   std::mutex running_; // held while a batch runs; taken before mutex_
+  const std::function<std::unique_ptr<store::ledger_backend>()> open_;
+  const std::shared_ptr<std::atomic<bool>> opened_;
   std::unique_ptr<store::ledger_backend> backend_;
   const std::size_t queue_max_, batch_max_;
   const event_port events_;
@@ -110,10 +154,8 @@ private:
 
 ledger_state::ledger_state(rt::self<interface>* self, config c, watchers w)
   : self_(self), config_(std::move(c)), watchers_(std::move(w)), leases_(config_.leases) {
-  auto backend = config_.open();
-  for (auto& session : backend->sessions()) (void)hear(session, 0); // without a ttl nothing is refused
-  queue_ = std::make_shared<ledger_queue>(std::move(backend), config_,
-                                          [me = self_->incarnation()] { caf::anon_send(me, atom::done_v); });
+  queue_ = std::make_shared<ledger_queue>(config_, [me = self_->incarnation()] { caf::anon_send(me, atom::done_v); });
+  if (!queue_->begin()) throw std::runtime_error("the ledger's thread takes no work");
 }
 
 ledger_state::~ledger_state() {
@@ -164,6 +206,7 @@ expected<void> ledger_state::hear(const session_id& session, std::int64_t ttl_ms
 void ledger_state::on_finished() {
   for (auto& batch : queue_->take()) {
     if (!batch.broken.empty()) throw std::runtime_error("ledger: " + batch.broken);
+    for (auto& session : batch.sessions) (void)hear(session, 0); // without a ttl nothing is refused
     for (auto& [id, answer] : batch.answers) {
       auto found = open_.find(id);
       if (found == open_.end()) continue;

@@ -8,6 +8,7 @@
 #include "runtime/pool.hpp"
 #include "store/ledger.hpp"
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -34,13 +35,15 @@ public:
     publisher_actor publisher;
   };
   struct config {
-    std::function<std::unique_ptr<store::ledger_backend>()> open; ///< called on the actor at each birth; may throw
+    std::function<std::unique_ptr<store::ledger_backend>()> open; ///< called in a job after each birth; may throw, and take its time
     lease_times leases;
     const rt::clock* clock;
     rt::executor* thread; ///< runs the batches; nothing else should keep it busy
     std::size_t queue_max = 65'536; ///< transactions that wait; further ones: overloaded
     std::size_t batch_max = 1'024;  ///< transactions in one durable commit
     event_port events = {};
+    /// Some incarnation has had it open: from then on it is waited for while it is unavailable. Shared by all of them.
+    std::shared_ptr<std::atomic<bool>> opened = std::make_shared<std::atomic<bool>>(false);
     session_id own = {}; ///< never ends by time: it is this process's, which stands still whenever LEDGER does
   };
 

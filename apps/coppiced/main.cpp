@@ -57,6 +57,7 @@ expected<void> check_membership(const actors::node_settings& s, const std::strin
   if (s.hub.empty() || s.hub_node.empty() || s.hub_key.empty() || s.secret_key.empty() || s.node.empty())
     return fail(ec::invalid, config + ": a member of a farm needs node, hub, hub_node, hub_key and secret_key, as "
                                       "'coppice-admin invite' on its hub prints them");
+  if (!s.ledger.etcd.empty()) return fail(ec::invalid, config + ": ledger.etcd is for the hub; a member's ledger is its hub's");
   if (!s.hub.starts_with("tcp://")) return fail(ec::invalid, config + ": hub '" + s.hub + "' is not tcp://HOST:PORT");
   if (s.node == s.hub_node) return fail(ec::invalid, config + ": node and hub_node are the same machine");
   if (!rt::is_key(s.hub_key)) return fail(ec::invalid, config + ": hub_key is no key: 40 characters of z85");

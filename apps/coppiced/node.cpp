@@ -2,6 +2,7 @@
 
 #include "actors/deliver/cache_server.hpp"
 #include "actors/tree.hpp"
+#include "apps/coppiced/ledger.hpp"
 #include "apps/coppiced/machine.hpp"
 #include "apps/coppiced/state.hpp"
 #include "runtime/bridge.hpp"
@@ -302,7 +303,9 @@ expected<void> node::impl::start_actors() {
   parts.version = COPPICE_VERSION;
   auto& failures = settings.failures;
   store::ledger_policy policy{failures.poison_max, failures.attempts_max, failures.threshold, failures.decay};
-  parts.open_ledger = [file = state->path() / "ledger.sqlite", policy] { return store::open_sqlite_ledger(file, policy); };
+  auto open_ledger = ledger_opener(settings.ledger, {state->node_name()}, state->path() / "ledger.sqlite", policy);
+  if (!open_ledger) return tl::unexpected(open_ledger.error());
+  parts.open_ledger = std::move(*open_ledger);
   parts.blobs = blobs.get();
   parts.blob_urls = bucket;
   parts.local = local.get();

@@ -61,7 +61,9 @@ struct idle_farm::impl {
     parts.state_dir = dir;
     parts.me = {{"bench"}, rt::random_id<session_id>(), {1}};
     parts.version = "bench";
-    parts.open_ledger = [file = dir / "ledger.sqlite"] { return store::open_sqlite_ledger(file); };
+    parts.open_ledger = o.open_ledger;
+    if (!parts.open_ledger)
+      parts.open_ledger = [file = dir / "ledger.sqlite"] { return store::open_sqlite_ledger(file); };
     parts.blobs = &blobs;
     parts.local = local.get();
     parts.kept = &kept;

@@ -4,9 +4,11 @@
 #include "bench/support/usage.hpp"
 #include "messages/build.hpp"
 #include "messages/client.hpp"
+#include "store/ledger.hpp"
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -24,6 +26,7 @@ public:
     std::filesystem::path dir; ///< for the ledger; on a real disk
     std::uint32_t slots = 256; ///< builds at once
     bool events = true; ///< it keeps events, and while a request runs somebody follows them
+    std::function<std::unique_ptr<store::ledger_backend>()> open_ledger = {}; ///< empty: SQLite's in `dir`
   };
   explicit idle_farm(const options& o);
   ~idle_farm();

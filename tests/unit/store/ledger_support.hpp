@@ -2,12 +2,19 @@
 
 #include "store/ledger.hpp"
 
+#ifdef COPPICE_ETCD
+#include "runtime/random.hpp"
+#include "store/etcd_ledger.hpp"
+#endif
+
 #include <catch2/catch.hpp>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
+#include <sstream>
 #include <string>
+#include <vector>
 
 /// A small farm around a ledger: readable ids, and answers of the kind one expects.
 namespace coppice::test {
@@ -82,7 +89,34 @@ private:
   fs::path path_;
 };
 
-enum class kind { memory, sqlite, sqlite_reopened_each_time };
+enum class kind { memory, sqlite, sqlite_reopened_each_time, etcd, etcd_reopened_each_time, etcd_in_small_steps };
+
+#ifdef COPPICE_ETCD
+/// The etcd that tests/cluster/etcd.py started; empty if there is none.
+inline std::vector<std::string> etcd_endpoints() {
+  std::vector<std::string> all;
+  std::istringstream in{std::getenv("COPPICE_TEST_ETCD") ? std::getenv("COPPICE_TEST_ETCD") : ""};
+  for (std::string url; std::getline(in, url, ',');)
+    all.push_back(url);
+  return all;
+}
+/// Of a ledger that no other test has.
+inline store::etcd_ledger_options fresh_etcd_ledger() {
+  store::etcd_ledger_options o;
+  o.client.endpoints = etcd_endpoints();
+  o.prefix = "/test/" + rt::random_id<session_id>().to_string() + "/";
+  o.node = {"n1"};
+  return o;
+}
+#endif
+
+/// What every test of the rules runs over.
+inline std::vector<kind> every_ledger() {
+#ifdef COPPICE_ETCD
+  if (!etcd_endpoints().empty()) return {kind::etcd, kind::etcd_reopened_each_time, kind::etcd_in_small_steps};
+#endif
+  return {kind::memory, kind::sqlite, kind::sqlite_reopened_each_time};
+}
 
 /// A ledger with two nodes, a and b, in sessions 0 and 1, and request 0 adopted by a in epoch 1.
 class farm {
@@ -97,14 +131,24 @@ public:
 
   void open() {
     backend_.reset();
-    backend_ = kind_ == kind::memory ? store::open_memory_ledger(policy_)
-                                     : store::open_sqlite_ledger(directory_ / "ledger.db", policy_);
+    switch (kind_) {
+    case kind::memory: backend_ = store::open_memory_ledger(policy_); return;
+    case kind::sqlite:
+    case kind::sqlite_reopened_each_time:
+      backend_ = store::open_sqlite_ledger(directory_ / "ledger.db", policy_);
+      return;
+    default: break;
+    }
+#ifdef COPPICE_ETCD
+    if (kind_ == kind::etcd_in_small_steps) etcd_.operations_max = 4;
+    backend_ = store::open_etcd_ledger(etcd_, policy_);
+#endif
   }
   expected<ledger::any_answer> run(ledger::any_transaction t) {
     changed = {};
     auto answers = backend_->run({&t, 1}, now_ms, changed);
     REQUIRE(answers.size() == 1);
-    if (kind_ == kind::sqlite_reopened_each_time) open();
+    if (kind_ == kind::sqlite_reopened_each_time || kind_ == kind::etcd_reopened_each_time) open();
     return answers[0];
   }
   /// Runs it twice (INV-10); both times the answer must be a T, and the same.
@@ -184,6 +228,9 @@ public:
 private:
   kind kind_;
   store::ledger_policy policy_;
+#ifdef COPPICE_ETCD
+  store::etcd_ledger_options etcd_ = fresh_etcd_ledger();
+#endif
   temporary_directory directory_;
   std::unique_ptr<ledger_backend> backend_;
 };
@@ -191,8 +238,7 @@ private:
 } // namespace coppice::test
 
 /// Every test of the rules runs over every backend.
-#define EVERY_LEDGER                                                                                                   \
-  GENERATE(coppice::test::kind::memory, coppice::test::kind::sqlite, coppice::test::kind::sqlite_reopened_each_time)
+#define EVERY_LEDGER GENERATE(from_range(coppice::test::every_ledger()))
 
 namespace Catch {
 

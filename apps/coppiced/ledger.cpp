@@ -1,0 +1,73 @@
+#include "apps/coppiced/ledger.hpp"
+
+#include "runtime/curve.hpp"
+#include "store/files.hpp"
+
+#ifdef COPPICE_ETCD
+#include "store/etcd_ledger.hpp"
+#endif
+
+namespace coppice::app {
+
+namespace {
+
+#ifdef COPPICE_ETCD
+constexpr std::uint64_t password_bytes_max = 4096;
+
+expected<std::string> read_password(const std::string& file) {
+  if (auto closed = rt::require_private(file); !closed) return tl::unexpected(closed.error());
+  auto text = store::read_file(file, password_bytes_max);
+  if (!text) return text;
+  while (text->ends_with('\n') || text->ends_with('\r'))
+    text->pop_back();
+  if (text->empty()) return fail(ec::invalid, file + " is empty: it must hold the password for etcd");
+  return text;
+}
+
+expected<store::etcd_ledger_options> etcd_options(const actors::ledger_settings& s, const node_id& node) {
+  store::etcd_ledger_options o;
+  o.node = node;
+  o.prefix = s.etcd_prefix;
+  o.client = {s.etcd, s.etcd_ca, s.etcd_cert, s.etcd_key, s.etcd_user, {}};
+  if (o.prefix.empty()) return fail(ec::invalid, "ledger.etcd_prefix is empty: the ledger's keys need a prefix");
+  if (s.etcd_user.empty() != s.etcd_password_file.empty())
+    return fail(ec::invalid, "ledger.etcd_user and ledger.etcd_password_file go together");
+  if (!s.etcd_user.empty()) {
+    auto password = read_password(s.etcd_password_file);
+    if (!password) return fail(password.error().code, "ledger.etcd_password_file: " + password.error().what);
+    o.client.password = std::move(*password);
+  }
+  return o;
+}
+#endif
+
+} // namespace
+
+expected<std::function<std::unique_ptr<store::ledger_backend>()>> ledger_opener(const actors::ledger_settings& s,
+                                                                                const node_id& node,
+                                                                                const std::filesystem::path& file,
+                                                                                const store::ledger_policy& policy) {
+  if (s.etcd.empty()) {
+    if (!(s.etcd_ca + s.etcd_cert + s.etcd_key + s.etcd_user + s.etcd_password_file).empty())
+      return fail(ec::invalid, "ledger.etcd is empty, but it is said how to reach it");
+    return [file, policy] { return store::open_sqlite_ledger(file, policy); };
+  }
+#ifdef COPPICE_ETCD
+  auto o = etcd_options(s, node);
+  if (!o) return tl::unexpected(o.error());
+  // Opened here and now, so that whatever is wrong is told at once; the first LEDGER gets it.
+  auto first = std::make_shared<std::unique_ptr<store::ledger_backend>>();
+  try {
+    *first = store::open_etcd_ledger(*o, policy);
+  } catch (const store::ledger_io_error& e) {
+    // unlike a state directory, it may be free soon: it is worth trying again
+    return fail(e.code() == ec::locked ? ec::unavailable : e.code(), e.what());
+  }
+  return [first, o = std::move(*o), policy] { return *first ? std::move(*first) : store::open_etcd_ledger(o, policy); };
+#else
+  (void)node;
+  return fail(ec::unsupported, "ledger.etcd is set, but this coppiced was built without etcd (COPPICE_ETCD)");
+#endif
+}
+
+} // namespace coppice::app

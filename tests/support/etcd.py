@@ -1,0 +1,85 @@
+"""A real etcd of one member or three, with a data directory, ports and a cluster token that no other test has."""
+
+import json
+import os
+import secrets
+import subprocess
+
+import farm
+
+START_S = 60
+
+
+class Etcd:
+    def __init__(self, scratch, members=1, options=(), tls=None):
+        """`tls`: a directory made by certificates(); then clients need a certificate, too."""
+        self.scratch, self.options, self.tls = scratch, list(options), tls
+        self.token = secrets.token_hex(8)
+        self.scheme = "https" if tls else "http"
+        self.ports = [(farm.free_port(), farm.free_port()) for _ in range(members)]
+        self.members = [None] * members
+        self.generation = ["new"] * members
+
+    @property
+    def endpoints(self):
+        return [f"{self.scheme}://127.0.0.1:{client}" for client, _ in self.ports]
+
+    def start_member(self, i):
+        client, peer = self.ports[i]
+        cluster = ",".join(f"m{k}=http://127.0.0.1:{p}" for k, (_, p) in enumerate(self.ports))
+        argv = ["etcd", "--name", f"m{i}", "--data-dir", self.scratch.file(f"etcd-{self.token}-{i}"),
+                "--listen-client-urls", self.endpoints[i], "--advertise-client-urls", self.endpoints[i],
+                "--listen-peer-urls", f"http://127.0.0.1:{peer}", "--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}",
+                "--initial-cluster", cluster, "--initial-cluster-token", self.token,
+                "--initial-cluster-state", self.generation[i], "--logger", "zap", "--log-level", "error", *self.options]
+        if self.tls:
+            argv += ["--cert-file", f"{self.tls}/server.pem", "--key-file", f"{self.tls}/server.key",
+                     "--client-cert-auth", "--trusted-ca-file", f"{self.tls}/ca.pem"]
+        self.members[i] = self.scratch.start(argv)
+        self.generation[i] = "existing"
+        return self.members[i]
+
+    def start(self):
+        for i in range(len(self.ports)):
+            self.start_member(i)
+        return self.ready()
+
+    def ready(self):
+        """Waits until it has a leader and serves."""
+        farm.wait_until("etcd serves", lambda: self.ctl("get", "no-such-key", check=False).returncode == 0, START_S)
+        return self
+
+    def kill(self, i=0):
+        self.members[i].kill()
+
+    def ctl(self, *words, check=True, user=None, endpoint=None):
+        """etcdctl; it asks one member of those that live."""
+        live = [e for e, m in zip(self.endpoints, self.members) if m and m.running()]
+        argv = ["etcdctl", "--endpoints", endpoint or ",".join(live), "--command-timeout", "5s"]
+        if self.tls:
+            argv += ["--cacert", f"{self.tls}/ca.pem", "--cert", f"{self.tls}/client.pem", "--key", f"{self.tls}/client.key"]
+        if user:
+            argv += ["--user", user]
+        env = {**self.scratch.env, "ETCDCTL_API": "3"}
+        return subprocess.run(argv + list(words), check=check, env=env, capture_output=True, text=True, timeout=60)
+
+    def revision(self):
+        return json.loads(self.ctl("get", "no-such-key", "-w", "json").stdout)["header"]["revision"]
+
+
+def certificates(scratch):
+    """A directory with a CA, a server's certificate for 127.0.0.1 and a client's with the CN 'farm'."""
+    where = scratch.file("tls")
+    os.mkdir(where)
+
+    def run(*argv):
+        subprocess.run(argv, check=True, cwd=where, capture_output=True)
+
+    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2",
+        "-subj", "/CN=test CA")
+    for name, cn in (("server", "etcd"), ("client", "farm")):
+        farm.write(f"{where}/{name}.ext", "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
+        run("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={cn}")
+        run("openssl", "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+            "-out", f"{name}.pem", "-days", "2", "-extfile", f"{name}.ext")
+    return where
