@@ -12,9 +12,9 @@ namespace {
 constexpr std::uint64_t seeds_max = 400;
 
 /// The first seed that finds it; 0 if none does.
-std::uint64_t found_by(mutant broken) {
+std::uint64_t found_by(mutant broken, const std::set<fault>& surely) {
   for (std::uint64_t seed = 1; seed <= seeds_max; ++seed) {
-    const auto o = simulate({seed, true, broken});
+    const auto o = simulate({seed, true, broken, surely});
     if (o.violations.empty()) continue;
     std::cout << fmt::format("{}: seed {}: {}\n", to_string(broken), seed, o.violations.front());
     return seed;
@@ -22,10 +22,10 @@ std::uint64_t found_by(mutant broken) {
   return 0;
 }
 
-void is_found(mutant broken) {
-  const auto seed = found_by(broken);
+void is_found(mutant broken, const std::set<fault>& surely = {}) {
+  const auto seed = found_by(broken, surely);
   REQUIRE(seed > 0);
-  CHECK(simulate({seed}).violations.empty()); // it is the mutant that was found
+  CHECK(simulate({seed, true, mutant::none, surely}).violations.empty()); // it is the mutant that was found
 }
 
 } // namespace
@@ -40,4 +40,8 @@ TEST_CASE("a ledger that answers before it commits is found") {
 
 TEST_CASE("a lock that is reclaimed without a new token is found") {
   is_found(mutant::reclaim_without_token);
+}
+
+TEST_CASE("a store that deletes by name, whatever the generation, is found") {
+  is_found(mutant::deletion_by_name, {fault::collect});
 }

@@ -194,29 +194,26 @@ void nemesis::collect() {
   auto& hub = farm_.hub();
   if (!hub.runs()) return;
   auto& w = hub.process->world();
-  std::vector<blob_id> blobs;
-  std::vector<inhash> realised;
-  for (auto& [key, bytes] : farm_.blobs.all())
-    if (auto id = store::blob_of_key(key)) blobs.push_back(*id);
-  if (blobs.empty()) return;
-  for (auto& blob : blobs)
-    for (auto& key : farm_.ledger.rows().realised_by(blob, 10))
-      realised.push_back(key);
   auto tell = [&](auto tx) {
     return w.begin(hub.process->ledger(), atom::transact_v, ledger::transaction{std::move(tx)});
   };
-  if (!realised.empty() && dice_.chance(0.3))
-    (void)tell(ledger::retire{dice_.one_of(realised)}); // ignored: it may be wanted
-  const auto& blob = dice_.one_of(blobs);
-  const auto row = farm_.ledger.rows().find_blob(blob);
-  if (!row || !row->present) return;
-  auto q = tell(ledger::condemn{blob, row->gen});
-  farm_.time.after(2s, [this, q, blob, gen = row->gen, life = hub.born] {
-    auto& h = farm_.hub();
-    if (!h.process || h.born != life || !q.answered() || !q.get()) return;
-    for (auto& key : {store::nar_key(blob, gen), store::closure_key(blob, gen)})
-      if (farm_.blobs.find(key)) collect_later(key);
-  });
+  std::set<blob_id> blobs;
+  for (auto& [key, bytes] : farm_.blobs.all())
+    if (auto id = store::blob_of_key(key); id && dice_.chance(0.7)) blobs.insert(*id);
+  for (auto& blob : blobs)
+    for (auto& key : farm_.ledger.rows().realised_by(blob, 10))
+      if (dice_.chance(0.5)) (void)tell(ledger::retire{key}); // ignored: it may be wanted
+  for (auto& blob : blobs) {
+    const auto row = farm_.ledger.rows().find_blob(blob);
+    if (!row || !row->present) continue;
+    auto q = tell(ledger::condemn{blob, row->gen});
+    farm_.time.after(2s, [this, q, blob, gen = row->gen, life = hub.born] {
+      auto& h = farm_.hub();
+      if (!h.process || h.born != life || !q.answered() || !q.get()) return;
+      for (auto& key : {store::nar_key(blob, gen), store::closure_key(blob, gen)})
+        if (farm_.blobs.find(key)) collect_later(key);
+    });
+  }
 }
 
 void nemesis::collect_later(const std::string& key) {

@@ -104,6 +104,8 @@ public:
 private:
   std::set<fault> draw(const simulation_options& o) {
     auto kinds = draw_faults(dice_);
+    kinds.insert(o.surely.begin(), o.surely.end());
+    if (o.surely.contains(fault::collect)) kinds.erase(fault::power_cut);
     return o.faults ? kinds : std::set<fault>{};
   }
 
@@ -115,7 +117,7 @@ private:
     const auto lasts = dice_.between(20s, 90s);
     for (auto& c : clients_) {
       c->begin(dice_.between(0ns, lasts / 2));
-      if (dice_.chance(0.1) && options_.faults) c->cancel(dice_.between(0ns, lasts));
+      if (dice_.chance(0.1)) c->cancel(dice_.between(0ns, lasts));
     }
     if (options_.faults) nemesis_.begin(dice_.between(1s, 15s));
     farm_.run_until([this, lasts] { return all_over() && !options_.faults; }, lasts);

@@ -3,6 +3,7 @@
 #include "tests/sim/nemesis.hpp"
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@ struct simulation_options {
   std::uint64_t seed = 0;
   bool faults = true; ///< false: the twin to whom nothing happens
   mutant broken = mutant::none;
+  std::set<fault> surely = {}; ///< besides what is drawn, if anything may fail at all
   bool prints = false;         ///< a line for each event, to standard error
 };
 
