@@ -58,7 +58,8 @@ worker_state::interface::behavior_type worker_state::make_behavior() {
   drv_ = std::move(*parsed);
   self_->set_down_handler([this](caf::scheduled_actor*, caf::down_msg& down) { on_down(down); });
   self_->send(self_->incarnation(), atom::tick_v);
-  perform(attempt_.begin());
+  // a power cut may bring back an entry that was settled, after its outputs were removed
+  perform(keeps_outputs() ? attempt_.begin() : attempt_.on_dropped("what was kept of it is not here any more"));
   return {
     [this](atom::changed_atom, const ledger::lock_state& row) { perform(attempt_.on_row(row)); },
     [this](atom::exited_atom, build_exit& e) { on_exited(std::move(e)); },

@@ -103,6 +103,8 @@ private:
   std::optional<build_fault> fault_of(const packed_outputs& p) const;
   void keep_mismatch(const packed_outputs& p, const std::string& reason);
   void drop_damaged();
+  /// Whether the outputs that the journal names are here; true if it names none.
+  bool keeps_outputs() const;
   void compare(const std::vector<realised_output>& outputs);
   void keep(const std::vector<realised_output>& outputs);
   void discard(bool committed);

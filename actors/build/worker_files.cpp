@@ -2,7 +2,9 @@
 
 #include "store/files.hpp"
 
+#include <algorithm>
 #include <fstream>
+#include <set>
 
 namespace coppice::actors {
 namespace {
@@ -26,6 +28,18 @@ expected<build_inputs> with_outputs(const nix::derivation& drv, std::vector<path
       if (output.path) outputs.insert(*output.path);
   }
   return inputs;
+}
+
+/// Adds what refers to these paths, directly or not.
+void add_referrers(const store::local_store& local, std::set<nix::store_path>& paths) {
+  const auto all = local.paths();
+  for (std::size_t before = 0; before != paths.size();) {
+    before = paths.size();
+    for (auto& path : all)
+      if (auto info = local.query(path))
+        if (std::any_of(info->references.begin(), info->references.end(), [&](auto& r) { return paths.contains(r); }))
+          paths.insert(path);
+  }
 }
 
 } // namespace
@@ -96,12 +110,20 @@ expected<void> remove_outputs(store::local_store& local, std::vector<nix::store_
   }
 }
 
-expected<void> add_outputs(store::local_store& local, const std::vector<std::pair<path_info, std::filesystem::path>>& trees) {
+expected<void> add_outputs(store::local_store& local, const store::kept_journal& kept,
+                           const std::vector<std::pair<path_info, std::filesystem::path>>& trees) {
   auto done = local.add_outputs(trees);
   if (done || done.error().code != ec::conflict) return done;
-  std::vector<nix::store_path> former;
-  for (auto& [info, tree] : trees) former.push_back(info.path);
-  if (auto gone = remove_outputs(local, std::move(former)); !gone) return gone;
+  std::set<nix::store_path> own;
+  for (auto& [info, tree] : trees) own.insert(info.path);
+  auto former = own;
+  add_referrers(local, former);
+  auto listing = kept.list();
+  if (!listing) return tl::unexpected(listing.error());
+  for (auto& entry : listing->entries)
+    for (auto& o : entry.outputs)
+      if (former.contains(o.info.path) && !own.contains(o.info.path)) return done; // nobody else has it
+  if (auto gone = remove_outputs(local, {former.begin(), former.end()}); !gone) return gone;
   return local.add_outputs(trees);
 }
 

@@ -41,7 +41,10 @@ expected<void> copy_log(store::blob_store& blobs, const std::filesystem::path& f
 /// Outputs may refer to each other: again and again those that no other one wants.
 expected<void> remove_outputs(store::local_store& local, std::vector<nix::store_path> paths);
 
-/// Makes the outputs valid, in place of those of an attempt that died before it could commit or discard them.
-expected<void> add_outputs(store::local_store& local, const std::vector<std::pair<path_info, std::filesystem::path>>& trees);
+/// Makes the outputs valid, in place of those of an attempt that died before it could commit or discard them, or whose blobs
+/// the farm's store has lost since. What refers to these goes with them, for it can be fetched; `conflict` if a build uses
+/// any of it, or the journal keeps it.
+expected<void> add_outputs(store::local_store& local, const store::kept_journal& kept,
+                           const std::vector<std::pair<path_info, std::filesystem::path>>& trees);
 
 } // namespace coppice::actors

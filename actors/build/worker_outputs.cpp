@@ -136,13 +136,20 @@ void worker_state::keep(const std::vector<realised_output>& outputs) {
   store::kept_entry entry{job_.key, attempt_.token(), job_.drv, job_.aterm, outputs};
   blocking(
     [local = config_.local, kept = config_.kept, trees, entry]() -> expected<void> {
-      if (auto done = add_outputs(*local, trees); !done) return done;
+      if (auto done = add_outputs(*local, *kept, trees); !done) return done;
       return kept->add(entry);
     },
     [this](const error& e) {
       if (e.code != ec::none) return reject(failure::infra, "cannot keep the outputs: " + e.what);
       perform(attempt_.on_kept());
     });
+}
+
+bool worker_state::keeps_outputs() const {
+  return std::all_of(attempt_.outputs().begin(), attempt_.outputs().end(), [this](auto& o) {
+    const auto here = config_.local->query(o.info.path);
+    return here && here->nar_hash == o.info.nar_hash;
+  });
 }
 
 void worker_state::reject(failure kind, std::string reason) {

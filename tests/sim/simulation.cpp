@@ -23,17 +23,10 @@ std::set<fault> draw_faults(dice& d) {
     if (d.chance(each)) kinds.insert(static_cast<fault>(i));
   if (d.chance(0.9)) kinds.erase(fault::drift_beyond); // it excuses too much
   if (d.chance(0.9)) kinds.erase(fault::pause_watchdogs);
-  // known: an entry of the journal of kept outputs that comes back after its outputs were removed is tried for ever
-  if (kinds.contains(fault::power_cut))
-    for (auto f : {fault::lose_blob, fault::flip_blob, fault::collect})
-      kinds.erase(f);
   return kinds;
 }
 
-std::map<std::string, build_script> draw_scripts(const workload& work, const std::set<fault>& kinds, dice& d) {
-  // known: what is built again and comes out different cannot replace what other outputs on that machine refer to
-  const bool retires =
-      kinds.contains(fault::lose_blob) || kinds.contains(fault::flip_blob) || kinds.contains(fault::collect);
+std::map<std::string, build_script> draw_scripts(const workload& work, dice& d) {
   std::map<std::string, build_script> scripts;
   for (auto& s : work.steps()) {
     build_script b;
@@ -42,7 +35,7 @@ std::map<std::string, build_script> draw_scripts(const workload& work, const std
     b.fails = s.fails;
     b.dies = s.dies;
     if (d.chance(0.1)) b.starts_that_fail = 1;
-    b.varies = !s.fixed && d.chance(0.3) && !retires;
+    b.varies = !s.fixed && d.chance(0.3);
     scripts.emplace(s.name, b);
   }
   return scripts;
@@ -63,7 +56,7 @@ farm_options draw_farm(const simulation_options& o, const workload& work, const 
     f.policy.poison_max = 1'000'000;
     f.policy.attempts_max = 1'000'000;
   }
-  f.scripts = draw_scripts(work, kinds, d);
+  f.scripts = draw_scripts(work, d);
   f.disks_forget = kinds.contains(fault::power_cut);
   f.broken = o.broken;
   f.prints = o.prints;
@@ -105,7 +98,6 @@ private:
   std::set<fault> draw(const simulation_options& o) {
     auto kinds = draw_faults(dice_);
     kinds.insert(o.surely.begin(), o.surely.end());
-    if (o.surely.contains(fault::collect)) kinds.erase(fault::power_cut);
     return o.faults ? kinds : std::set<fault>{};
   }
 
