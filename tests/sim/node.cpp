@@ -37,6 +37,7 @@ node::node(farm_parts& farm, machine_builders& builders, options o)
 // What the actors still do while they are ended reaches nothing: no job runs, no word leaves, no builder hears.
 node::~node() {
   *alive_ = false;
+  world_->kills = nullptr;
   bridge_.reset();
   tree_.reset();
   mesh_.reset();
