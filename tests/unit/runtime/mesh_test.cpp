@@ -322,10 +322,13 @@ public:
   static constexpr const char* name = "pool";
   patient_pool(rt::self<assignee_actor>*, std::shared_ptr<std::vector<std::uint64_t>> told) : told_(std::move(told)) {}
   interface::behavior_type make_behavior() {
-    return {[this](atom::assign_atom, const job& j) -> caf::result<bool> {
-      told_->push_back(j.token.value);
-      return true;
-    }};
+    return {
+      [this](atom::assign_atom, const job& j) -> caf::result<bool> {
+        told_->push_back(j.token.value);
+        return true;
+      },
+      [](atom::prefetch_atom, const prefetch&) {},
+    };
   }
 
 private:
