@@ -335,7 +335,7 @@ void planting::work() {
   fetcher_config.pool = parts_.fetch_pool ? parts_.fetch_pool : parts_.pool;
   fetcher_config.clock = parts_.clock;
   fetcher_config.plan.me = parts_.me.node;
-  fetcher_config.plan.store_is_here = !member();
+  fetcher_config.plan.store_is_here = !member() && parts_.settings.s3.bucket.empty();
   fetcher_config.held = parts_.held;
   fetcher_config.upstream = substituter_ ? parts_.upstream : nullptr;
   fetcher_config.upstream_pool = parts_.upstream_pool;
