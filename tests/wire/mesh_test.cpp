@@ -12,7 +12,8 @@ public:
   static constexpr const char* name = "pool";
   explicit even_pool(rt::self<assignee_actor>*) {}
   interface::behavior_type make_behavior() {
-    return {[](atom::assign_atom, const job& j) -> caf::result<bool> { return j.token.value % 2 == 0; }};
+    return {[](atom::assign_atom, const job& j) -> caf::result<bool> { return j.token.value % 2 == 0; },
+            [](atom::prefetch_atom, const prefetch&) {}};
   }
 };
 
