@@ -32,7 +32,7 @@ public:
   std::size_t remembered() const { return holders_.size(); }
 
 private:
-  const std::size_t inputs_max_;
+  std::size_t inputs_max_;
   std::map<nix::store_path, std::set<node_id>> holders_;
   std::deque<nix::store_path> order_; ///< of holders_, earliest first
 };
