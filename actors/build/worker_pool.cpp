@@ -33,7 +33,7 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
   return {
       [this](atom::assign_atom, job& j) { return assign(j); },
       [this](atom::prefetch_atom, const prefetch& what) {
-        if (room_.fits(busy_[false] + busy_[true]).short_of.empty()) self_->send(peers_.fetcher, atom::prefetch_v, what);
+        if (room_.fits(busy_[false] + busy_[true]).builds > 0) self_->send(peers_.fetcher, atom::prefetch_v, what);
       },
       [this](atom::open_atom, const inhash& key, const nonce& who, bool counts, bool io_bound,
              const lock_watcher_actor& worker) {
