@@ -39,7 +39,7 @@ class Ledger(farm.TestCase):
 
     def test_kill_9_in_the_middle_of_commits_loses_nothing_and_repeats_nothing(self):
         cluster = etcd.Etcd(self.scratch).start()
-        program = self.conforms(cluster, "[etcd-killed]", COPPICE_TEST_SECONDS="8")
+        program = self.conforms(cluster, "[etcd-killed]", COPPICE_TEST_SECONDS="5")
         kills = 0
         while program.running():
             time.sleep(random.uniform(0.3, 1.0))
@@ -53,7 +53,7 @@ class Ledger(farm.TestCase):
 
     def test_kill_9_of_leaders_in_the_middle_of_commits_loses_nothing_and_repeats_nothing(self):
         cluster = etcd.Etcd(self.scratch, members=3).start()
-        program = self.conforms(cluster, "[etcd-killed]", COPPICE_TEST_SECONDS="8")
+        program = self.conforms(cluster, "[etcd-killed]", COPPICE_TEST_SECONDS="5")
         for kills in range(1000):
             if not program.running():
                 break

@@ -131,7 +131,7 @@ TEST_CASE("a transaction of many steps may be broken off between any two, and is
   broken.client.patience = 0ms;
   auto memory = store::open_memory_ledger();
   unsigned breaks = 0;
-  for (std::int64_t now = 1; now < 120; ++now) {
+  for (std::int64_t now = 1; now < 40; ++now) {
     auto setup = draw(says, *memory, 8);
     auto t = draw(says, *memory, 1);
     auto healthy = open_etcd_ledger(o);
