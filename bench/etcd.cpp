@@ -125,7 +125,7 @@ double ledger_locks(store::ledger_backend& ledger, std::size_t keys, std::size_t
     auto granted = run(batch);
     batch.clear();
     for (std::size_t k = 0; k < keys; ++k)
-      batch.emplace_back(ledger::release{key(k), std::get<ledger::granted>(*granted[k]).token});
+      batch.emplace_back(ledger::release{key(k), std::get<ledger::granted>(*granted[k]).token, failure::cancelled, {}, {}});
     run(batch);
   }
   return watch.since(0).wall_s;

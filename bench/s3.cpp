@@ -108,7 +108,7 @@ expected<void> download(const settings& s) {
   return {};
 }
 
-expected<void> run_child(const settings& s, const std::string& what, const std::string& bucket, const fs::path& from,
+expected<void> run_child(const std::string& what, const std::string& bucket, const fs::path& from,
                          bench::samples& into) {
   std::vector<std::string> argv{"/proc/self/exe", "--child", what, "--from", from, "--bucket", bucket};
   const auto cost = bench::run({argv, {}, from.parent_path() / "log"});
@@ -148,9 +148,9 @@ expected<void> compare(const settings& s, const std::string& name, std::size_t c
     if (auto made = site{bucket, dir.path()}.make_bucket(); !made) return made;
   bench::samples up, curl_up, down, curl_down;
   for (std::size_t round = 0; round < rounds; ++round) {
-    auto done = run_child(s, "upload", ours, from, up)
+    auto done = run_child("upload", ours, from, up)
                     .and_then([&] { return run_curl(true, theirs, from, curl_up); })
-                    .and_then([&] { return run_child(s, "download", ours, from, down); })
+                    .and_then([&] { return run_child("download", ours, from, down); })
                     .and_then([&] { return run_curl(false, theirs, from, curl_down); });
     if (!done) return done;
   }

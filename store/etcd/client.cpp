@@ -1,8 +1,8 @@
 #include "store/etcd/client.hpp"
 
-#include "etcd.grpc.pb.h"
 #include "store/files.hpp"
 
+#include <etcd.grpc.pb.h> // made of store/etcd/etcd.proto
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
@@ -180,7 +180,8 @@ private:
   template <class Call>
   grpc::Status attempt(Call&& call) {
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + options_.call_max);
+    context.set_deadline(
+        gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(options_.call_max.count(), GPR_TIMESPAN)));
     if (!token_.empty()) context.AddMetadata("token", token_);
     return call(endpoints_[at_], &context);
   }
