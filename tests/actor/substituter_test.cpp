@@ -160,7 +160,7 @@ TEST_CASE("what a member wants from upstream caches is imported, but for what th
   auto import = [&] { return f.w.ask(upstream_actor{f.substituter}, atom::import_v, upstream_wanted{wanted}); };
   SECTION("all of it at once") {
     CHECK(import());
-    CHECK(f.r->fetched == std::vector{wanted});
+    CHECK(f.r->fetched == std::vector<std::vector<nix::store_path>>{wanted});
     CHECK(f.r->imported == wanted);
   }
   SECTION("one after the other if something is missing") {
