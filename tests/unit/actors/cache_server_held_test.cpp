@@ -10,24 +10,27 @@ using store::test::good;
 
 namespace {
 
+std::unique_ptr<store::local_store> open_local(const fs::path& root) {
+  store::local_store_options options;
+  options.root = root;
+  options.belongs_to = store::test::me();
+  return good(store::local_store::open(options));
+}
+
 /// A machine that holds one path.
 struct machine {
   store::test::scratch_dir dir;
-  std::unique_ptr<store::local_store> local;
+  std::unique_ptr<store::local_store> local = open_local(dir / "local");
   std::string nar = nar_of(noise(1'000'000));
   path_info info;
+  cache_site site{[this](auto& c) { c.local = local.get(); }};
 
   machine() {
-    store::local_store_options options;
-    options.root = dir / "local";
-    options.belongs_to = store::test::me();
-    local = good(store::local_store::open(options));
     info.path = store::test::path_named("held");
     info.nar_hash.bytes = nix::sha256(nar);
     info.nar_size = nar.size();
     good(local->add_from_nar(info, store::test::source_of(nar)));
   }
-  cache_site site{[this](auto& c) { c.local = local.get(); }};
   httplib::Result get(const std::string& target, const httplib::Headers& headers = {}) {
     return site.client().Get(target, headers);
   }
@@ -41,17 +44,17 @@ TEST_CASE("a held path is given as its NAR, whole or from a byte on") {
   auto whole = m.get(target);
   REQUIRE(whole);
   CHECK(whole->status == 200);
-  CHECK(whole->body == m.nar);
+  CHECK((whole->body == m.nar));
   CHECK(whole->get_header_value("ETag") == '"' + m.info.nar_hash.to_string() + '"');
   for (std::size_t at : {std::size_t{1}, std::size_t{300'000}, m.nar.size() - 1}) {
     auto rest = m.get(target, {{"Range", "bytes=" + std::to_string(at) + "-"}});
     REQUIRE(rest);
     CHECK(rest->status == 206);
-    CHECK(rest->body == m.nar.substr(at));
+    CHECK((rest->body == m.nar.substr(at)));
   }
   auto part = m.get(target, {{"Range", "bytes=10-19"}});
   REQUIRE(part);
-  CHECK(part->body == m.nar.substr(10, 10));
+  CHECK((part->body == m.nar.substr(10, 10)));
   CHECK(m.get(target, {{"Range", "bytes=" + std::to_string(m.nar.size()) + "-"}})->status == 416);
   auto head = m.site.client().Head(target);
   REQUIRE(head);
