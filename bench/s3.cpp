@@ -137,7 +137,7 @@ expected<void> run_curl(bool up, const std::string& bucket, const fs::path& from
   return {};
 }
 
-expected<void> compare(const settings& s, const std::string& name, std::size_t count, std::uint64_t bytes,
+expected<void> compare(const std::string& name, std::size_t count, std::uint64_t bytes,
                        std::size_t rounds, std::vector<bench::row>& rows) {
   const bench::work_dir dir;
   const auto from = dir.path() / "files";
@@ -183,10 +183,10 @@ expected<void> beside_server(char** argv) {
 
 expected<void> compare_all(const settings& s) {
   std::vector<bench::row> rows;
-  auto done = compare(s, "small", s.files, s.file_kb * 1024, s.rounds, rows).and_then([&] {
-    return compare(s, "large", 1, s.large_mb * 1'000'000, s.rounds, rows);
+  auto done = compare("small", s.files, s.file_kb * 1024, s.rounds, rows).and_then([&] {
+    return compare("large", 1, s.large_mb * 1'000'000, s.rounds, rows);
   });
-  if (done && s.huge_gb > 0) done = compare(s, "huge", 1, s.huge_gb * 1'000'000'000, 1, rows);
+  if (done && s.huge_gb > 0) done = compare("huge", 1, s.huge_gb * 1'000'000'000, 1, rows);
   if (done) bench::print(rows, s.json);
   return done;
 }
