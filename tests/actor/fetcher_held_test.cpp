@@ -115,7 +115,7 @@ TEST_CASE("an input is fetched once from a machine for all that want it, and rea
     CHECK(good(q.get()).missing.empty());
   }
   CHECK(f.to_oak.connections() == 3);
-  CHECK(f.to_oak.down() < info.nar_size * 11 / 10);
+  CHECK(f.to_oak.down() < info.nar_size * 14 / 10);
   CHECK(f.to_store.connections() == 0);
 }
 
