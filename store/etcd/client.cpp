@@ -169,10 +169,13 @@ private:
   template <class Call>
   result<void> repeated(const char* what, Call call) {
     auto until = clock::now() + options_.patience;
+    result<void> first; // says why there is no connection, later ones only that there was none in time
     for (std::size_t tries = 1;; ++tries) {
+      waits_ = tries > endpoints_.size();
       auto done = once(what, call);
       if (done || done.error().fault != fault::unknown) return done;
-      if (clock::now() >= until || (stop_ && *stop_)) return done;
+      if (tries == 1) first = done;
+      if (clock::now() >= until || (stop_ && *stop_)) return first;
       if (tries % endpoints_.size() == 0) std::this_thread::sleep_for(round_pause);
     }
   }
@@ -182,6 +185,7 @@ private:
     grpc::ClientContext context;
     context.set_deadline(
         gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(options_.call_max.count(), GPR_TIMESPAN)));
+    context.set_wait_for_ready(waits_);
     if (!token_.empty()) context.AddMetadata("token", token_);
     return call(endpoints_[at_], &context);
   }
@@ -215,6 +219,8 @@ private:
   std::vector<endpoint> endpoints_;
   std::size_t at_ = 0;
   std::string token_;
+  /// A channel gets on with connecting only while a call is under way: once all endpoints failed, calls wait for it.
+  bool waits_ = false;
   const std::atomic<bool>* stop_;
 };
 
@@ -248,7 +254,7 @@ expected<std::unique_ptr<client>> open_client(client_options o, const std::atomi
   arguments.SetMaxReceiveMessageSize(answer_bytes_max);
   arguments.SetMaxSendMessageSize(answer_bytes_max);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2'000); // an attempt may take so long: a busy server is no dead one
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
