@@ -21,11 +21,11 @@ std::unique_ptr<store::local_store> open_local(const fs::path& root) {
 struct machine {
   store::test::scratch_dir dir;
   std::unique_ptr<store::local_store> local = open_local(dir / "local");
-  std::string nar = nar_of(noise(1'000'000));
+  const std::string nar;
   path_info info;
   cache_site site{[this](auto& c) { c.local = local.get(); }};
 
-  machine() {
+  explicit machine(std::size_t bytes = 1'000'000) : nar(nar_of(noise(bytes))) {
     info.path = store::test::path_named("held");
     info.nar_hash.bytes = nix::sha256(nar);
     info.nar_size = nar.size();
@@ -78,9 +78,12 @@ TEST_CASE("nothing is given under another hash or name, or that is not held (any
   CHECK(nothing.client().Get(store::held_target(m.info))->status == 404);
 }
 
-TEST_CASE("the reader of a held path may go at any time") {
-  machine m;
-  m.site.client().Get(store::held_target(m.info), [](const char*, std::size_t) { return false; });
+TEST_CASE("a path is kept while it is sent, and its reader may go at any time") {
+  machine m{32'000'000}; // more than the sockets hold
+  m.site.client().Get(store::held_target(m.info), [&](const char*, std::size_t) {
+    CHECK(store::test::code_of(m.local->remove(m.info.path)) == ec::conflict);
+    return false;
+  });
   for (int i = 0; i < 500 && !m.local->pins().empty(); ++i)
     std::this_thread::sleep_for(10ms);
   CHECK(m.local->remove(m.info.path));
