@@ -7,7 +7,8 @@
 
 namespace coppice::bench {
 
-/// Blobs that cost next to nothing: kept in memory.
+/// Blobs that cost next to nothing: kept in memory. Those that were never put are not lost, only out of reach: FETCHER
+/// wants outputs ahead that idle workers made up, and would have the ledger forget them.
 class memory_blobs final : public store::blob_store {
 public:
   expected<std::unique_ptr<store::blob_writer>> begin() override {
@@ -27,7 +28,7 @@ public:
   expected<std::unique_ptr<store::blob_reader>> open(const std::string& key) override {
     std::lock_guard lock{mutex_};
     auto found = blobs_.find(key);
-    if (found == blobs_.end()) return fail(ec::missing, "no blob " + key);
+    if (found == blobs_.end()) return fail(ec::unavailable, "no blob " + key);
     return std::make_unique<reader>(found->second);
   }
   expected<std::optional<std::uint64_t>> stat(const std::string& key) override {

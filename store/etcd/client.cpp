@@ -157,7 +157,10 @@ private:
     for (int logins = 0;; ++logins) {
       if (auto in = log_in(); !in) return in;
       auto status = attempt(call);
-      if (status.ok()) return {};
+      if (status.ok()) {
+        unanswered_ = 0;
+        return {};
+      }
       if (wants_new_token(status) && logins == 0) {
         token_.clear();
         continue;
@@ -169,13 +172,12 @@ private:
   template <class Call>
   result<void> repeated(const char* what, Call call) {
     auto until = clock::now() + options_.patience;
-    result<void> first; // says why there is no connection, later ones only that there was none in time
+    failed first; // what each endpoint said at first; later ones say only that there was no connection in time
     for (std::size_t tries = 1;; ++tries) {
-      waits_ = tries > endpoints_.size();
       auto done = once(what, call);
       if (done || done.error().fault != fault::unknown) return done;
-      if (tries == 1) first = done;
-      if (clock::now() >= until || (stop_ && *stop_)) return first;
+      if (tries <= endpoints_.size()) first.what += (tries > 1 ? "; " : "") + done.error().what;
+      if (clock::now() >= until || (stop_ && *stop_)) return tl::unexpected(first);
       if (tries % endpoints_.size() == 0) std::this_thread::sleep_for(round_pause);
     }
   }
@@ -185,7 +187,7 @@ private:
     grpc::ClientContext context;
     context.set_deadline(
         gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(options_.call_max.count(), GPR_TIMESPAN)));
-    context.set_wait_for_ready(waits_);
+    context.set_wait_for_ready(unanswered_ >= endpoints_.size());
     if (!token_.empty()) context.AddMetadata("token", token_);
     return call(endpoints_[at_], &context);
   }
@@ -209,6 +211,7 @@ private:
     auto kind = fault_of(status);
     auto text = std::string("etcd at ") + endpoints_[at_].url + ", asked to " + what + ": " + shortened(status);
     if (kind == fault::unknown) {
+      ++unanswered_;
       at_ = (at_ + 1) % endpoints_.size();
       token_.clear(); // simple tokens are known to all members, but a restarted one has none
     }
@@ -219,8 +222,9 @@ private:
   std::vector<endpoint> endpoints_;
   std::size_t at_ = 0;
   std::string token_;
-  /// A channel gets on with connecting only while a call is under way: once all endpoints failed, calls wait for it.
-  bool waits_ = false;
+  /// Calls in a row without an answer. A channel gets on with connecting only while a call is under way: once all
+  /// endpoints failed, calls wait for it.
+  std::size_t unanswered_ = 0;
   const std::atomic<bool>* stop_;
 };
 
