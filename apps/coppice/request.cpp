@@ -7,13 +7,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace coppice::app {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// How often a submission is tried for which the farm lost what it had a moment before.
+/// How often a submission is tried in a row for which the farm lost what it had a moment before, or gave a ticket that
+/// died, and lacks no less than it did.
 constexpr int submit_tries_max = 3;
 
 /// Roots that lie in one directory of store objects.
@@ -118,10 +120,15 @@ expected<request_body> submit(client& c, const build_options& options, const req
   request_body body{located->roots, store::closure_id(*bytes), options.priority, options.keep_going,
                     options.when_client_leaves.value_or(on_disconnect::proceed), options.rebuild};
   if (auto connected = c.connect(); !connected) return tl::unexpected(connected.error());
+  auto least = std::numeric_limits<std::size_t>::max();
   for (int i = 1;; ++i) {
     c.doing("asking what the farm lacks");
     auto lacks = find_lacking(c, *closure, body.closure);
     if (!lacks) return tl::unexpected(lacks.error());
+    if (lacks->sources.size() < least) {
+      least = lacks->sources.size();
+      i = 1;
+    }
     c.transferring("uploading");
     if (auto sent = upload(*lacks, *closure, located->objects, body.closure, *bytes, c.transfers()); !sent) {
       // the ticket was over, or died with who gave it: the next answer bears another one

@@ -31,7 +31,8 @@ bool contains(const std::string& text, const char* part) {
 std::string shortened(const grpc::Status& s) {
   constexpr std::size_t chars_max = 300;
   auto text = s.error_message().empty() ? "no answer" : s.error_message().substr(0, chars_max);
-  if (s.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED)
+  // the deadline is told by the client or, if it sees it first, by etcd, with a code of its own
+  if (s.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED || contains(text, "deadline exceeded"))
     return "no answer in time; it may have no leader or no quorum";
   if (contains(text, "no leader") || contains(text, "request timed out")) text += "; it may have no quorum";
   return text;

@@ -11,7 +11,8 @@ import sys
 import tomllib
 
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../data/hostile")
-SENT_MS = 5000  # by then a peer that is let in has sent all, and one that is not never will
+SENT_MS = 60_000  # by then a peer that is let in has sent all
+DENIED_MS = 5_000  # for which one that is not let in tries, in vain
 
 
 def parse(line):
@@ -49,7 +50,7 @@ def send_messages(endpoint, key_file):
 
     context = zmq.Context()
     peer = context.socket(zmq.DEALER)
-    peer.sndtimeo = peer.linger = SENT_MS
+    peer.sndtimeo = peer.linger = SENT_MS if key_file else DENIED_MS
     if key_file:
         with open(key_file, "rb") as f:
             key = tomllib.load(f)
