@@ -1,5 +1,9 @@
 #include "store/http_exchange.hpp"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <new>
 
@@ -70,6 +74,8 @@ void http_exchange::set_up() {
   set_curl(easy, CURLOPT_USERAGENT, "coppice");
   set_curl(easy, CURLOPT_NOSIGNAL, 1L);
   set_curl(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(patience_.connect_max.count()));
+  set_curl(easy, CURLOPT_SOCKOPTFUNCTION, &http_exchange::on_socket);
+  set_curl(easy, CURLOPT_SOCKOPTDATA, self);
   set_curl(easy, CURLOPT_BUFFERSIZE, receive_bytes);
   set_curl(easy, CURLOPT_ERRORBUFFER, words_);
   set_curl(easy, CURLOPT_HTTPHEADER, headers_);
@@ -87,6 +93,13 @@ void http_exchange::set_up() {
   set_curl(easy, CURLOPT_READDATA, self);
   set_curl(easy, CURLOPT_SEEKFUNCTION, &http_exchange::on_seek);
   set_curl(easy, CURLOPT_SEEKDATA, self);
+}
+
+// A machine that does not even acknowledge what was sent is not one that works on its answer.
+int http_exchange::on_socket(void* self, curl_socket_t socket, curlsocktype) {
+  const auto silence_ms = static_cast<unsigned>(static_cast<http_exchange*>(self)->patience_.silence_max.count());
+  ::setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, sizeof silence_ms); // ignored: it is only slower then
+  return CURL_SOCKOPT_OK;
 }
 
 std::size_t http_exchange::on_body(char* bytes, std::size_t, std::size_t size, void* self) {

@@ -82,6 +82,7 @@ public:
   std::string words();
 
 private:
+  static int on_socket(void* self, curl_socket_t socket, curlsocktype purpose);
   static std::size_t on_body(char* bytes, std::size_t, std::size_t size, void* self);
   static std::size_t on_read(char* into, std::size_t size, std::size_t count, void* self);
   static int on_seek(void* self, curl_off_t offset, int origin);

@@ -1,6 +1,7 @@
 #include "actors/build/worker.hpp"
 
 #include "actors/build/executor.hpp"
+#include "actors/build/log_keeper.hpp"
 #include "actors/build/log_relay.hpp"
 #include "actors/build/worker_files.hpp"
 #include "runtime/log.hpp"
@@ -42,11 +43,10 @@ worker_state::~worker_state() {
   if (executor_) rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(*executor_), gone);
   if (relay_) rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(*relay_), gone);
   // and nothing else that nobody would find before the next start
-  if (!relay_ && !dir_ && staging_.empty()) return;
-  config_.pool->post([blobs = config_.blobs, log = log_file(), keys = relay_ ? log_keys() : std::vector<std::string>{},
-                      dir = dir_, staging = staging_] {
-    std::error_code ignored; // here and below: what stays is swept at the next start
-    if (copy_log(*blobs, log, keys)) std::filesystem::remove(log, ignored);
+  if (!log_in_hand_ && !dir_ && staging_.empty()) return;
+  config_.pool->post([blobs = config_.blobs, log = log_file(),
+                      keys = log_in_hand_ ? log_keys() : std::vector<std::string>{}, dir = dir_, staging = staging_] {
+    if (!keys.empty()) (void)store_log(*blobs, log, keys); // here and below: what stays is swept at the next start
     if (dir) (void)dir->remove();
     if (!staging.empty()) (void)store::remove_tree(staging);
   });
@@ -85,6 +85,7 @@ worker_state::interface::behavior_type worker_state::make_behavior() {
       self_->send(peers_.pool, atom::open_v, job_.key, who_, holds_slot_, job_.io_bound, lock_watcher_actor{self_->stable()});
       if (++ticks_ % config_.ticks_per_look == 0 && attempt_.at() != attempt::stage::over) look_at_row();
       look_at_lease();
+      end_building();
       perform(attempt_.on_tick());
       show();
       self_->later(config_.tick, atom::tick_v);
@@ -261,6 +262,7 @@ void worker_state::start_log(std::shared_ptr<build_dir> dir) {
   c.process = process;
   c.file = log_file();
   c.progress = {job_.key, job_.drv, begun_, config_.node, {}, {}, false};
+  log_in_hand_ = true;
   rt::start_child<log_relay_state>(self_, peers_.workers, label() + ".log", log_life(), c, worker_actor{self_->stable()})
     .then(
       [this, dir, process](const caf::strong_actor_ptr& ref) {
@@ -303,8 +305,8 @@ void worker_state::on_exited(build_exit e) {
   if (!relay_ || std::exchange(exited_, true)) return; // said once more if the builder ended before its start was told
   if (e.failure != failure::none) scrap();
   self_->call(*relay_, atom::done_v)
-    .then([this, e](std::string& tail) { store_log(e, std::move(tail)); },
-          [this, e](caf::error&) { store_log(e, {}); }); // the log is lost, the build is not
+    .then([this, e](std::string& tail) { end_log(e, std::move(tail)); },
+          [this, e](caf::error&) { end_log(e, {}); }); // the log is lost, the build is not
 }
 
 std::filesystem::path worker_state::log_file() const {
@@ -318,29 +320,54 @@ std::vector<std::string> worker_state::log_keys() const {
   return keys;
 }
 
-// The log is in the store before anybody is told how the attempt ended.
-void worker_state::store_log(const build_exit& e, std::string tail) {
+// The log is in the store before anybody is told how the attempt ended, unless that takes longer than log_wait: no attempt
+// waits for a store that is away.
+void worker_state::end_log(const build_exit& e, std::string tail) {
   rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(*relay_), caf::make_error(caf::exit_reason::user_shutdown));
   relay_.reset();
-  using found = tl::expected<std::map<std::string, std::filesystem::path>, build_fault>;
   const bool well = e.failure == failure::none;
-  auto made = std::make_shared<found>(tl::make_unexpected(build_fault{failure::infra, "its outputs were not looked for"}));
+  auto made = std::make_shared<found_outputs>(tl::make_unexpected(build_fault{failure::infra, "its outputs were not looked for"}));
+  ending_ = std::make_unique<ending>(ending{e, std::move(tail), made, config_.clock->now() + config_.log_wait});
+  keep_log();
   blocking(
-    [blobs = config_.blobs, file = log_file(), keys = log_keys(), dir = well ? dir_ : nullptr, made]() -> expected<void> {
+    [dir = well ? dir_ : nullptr, made]() -> expected<void> {
       if (dir) *made = dir->collect_outputs();
-      if (auto done = copy_log(*blobs, file, keys); !done) return done;
-      std::error_code ignored; // a file that stays is found again by its name
-      std::filesystem::remove(file, ignored);
       return {};
     },
-    [this, e, well, made, tail = std::move(tail)](const error& failed) {
-      if (failed.code != ec::none)
-        rt::log::warn("WORKER", "log not stored drv={} error={}", job_.drv.to_string(), to_string(failed));
-      auto exit = e;
-      if (well && *made) trees_ = std::move(**made);
-      if (well && !*made) std::tie(exit.failure, exit.reason) = std::tie(made->error().kind, made->error().reason);
-      perform(attempt_.on_exited(exit, tail));
+    [this](const error&) {
+      ending_->collected = true;
+      end_building();
     });
+}
+
+void worker_state::keep_log() {
+  const auto id = ++work_count_;
+  work_.emplace(id, [this](const error&) {
+    if (ending_) ending_->log_told = true;
+    end_building();
+  });
+  log_keeper_state::config c{config_.pool, config_.blobs, log_file(), log_keys()};
+  rt::start_child<log_keeper_state>(self_, peers_.workers, label() + ".log-keeper", one_life(), std::move(c),
+                                    worker_actor{self_->stable()}, id)
+    .then([this](const caf::strong_actor_ptr&) { log_in_hand_ = false; },
+          [this, id](caf::error& e) { // it is put into the store once more when this ends
+            rt::log::warn("WORKER", "log not kept drv={} error={}", job_.drv.to_string(), to_string(from_caf(e)));
+            self_->send(self_->incarnation(), atom::done_v, id, e);
+          });
+}
+
+void worker_state::end_building() {
+  if (!ending_ || !ending_->collected) return;
+  if (!ending_->log_told && config_.clock->now() < ending_->log_waits_until) return;
+  auto [exit, tail, made] = std::tuple{ending_->exit, std::move(ending_->tail), std::move(ending_->made)};
+  ending_.reset();
+  if (exit.failure == failure::none) {
+    if (*made)
+      trees_ = std::move(**made);
+    else
+      std::tie(exit.failure, exit.reason) = std::tie(made->error().kind, made->error().reason);
+  }
+  perform(attempt_.on_exited(exit, tail));
 }
 
 void worker_state::show() {

@@ -78,6 +78,7 @@ public:
     std::optional<rt::process_user> run_as;
     limit_settings limits;
     std::chrono::milliseconds tick{1'000};
+    std::chrono::milliseconds log_wait{2'000}; ///< so long an attempt waits for its log to be stored; looked at each tick
     unsigned ticks_per_look = 5; ///< ticks between looks at the row, for changes that nobody told of
   };
 
@@ -86,6 +87,16 @@ public:
   interface::behavior_type make_behavior();
 
 private:
+  using found_outputs = tl::expected<std::map<std::string, std::filesystem::path>, build_fault>;
+  /// Of a builder that has ended, until its outputs are found and its log is stored.
+  struct ending {
+    build_exit exit;
+    std::string tail;
+    std::shared_ptr<found_outputs> made;
+    rt::boot_clock::time_point log_waits_until;
+    bool collected = false, log_told = false;
+  };
+
   void perform(attempt::effects effects);
   void on_down(const caf::down_msg& down);
   void look_at_row();
@@ -97,7 +108,9 @@ private:
   void start_log(std::shared_ptr<build_dir> dir);
   void start_executor(std::shared_ptr<build_dir> dir, rt::process_id process);
   void on_exited(build_exit e);
-  void store_log(const build_exit& e, std::string tail);
+  void end_log(const build_exit& e, std::string tail);
+  void keep_log();
+  void end_building();
   void pack(bool registered);
   caf::result<ledger::done> on_packed(packed_outputs& p);
   std::optional<build_fault> fault_of(const packed_outputs& p) const;
@@ -138,6 +151,8 @@ private:
   std::map<std::string, std::filesystem::path> trees_; ///< where the outputs lie, by name, once the builder has ended well
   std::optional<log_relay_actor> relay_;
   std::optional<executor_actor> executor_;
+  std::unique_ptr<ending> ending_;
+  bool log_in_hand_ = false; ///< there may be one, and LOG_KEEPER does not have it
   std::optional<rt::reply<ledger::done>> uploader_; ///< STORE_UPLOADER waits for the outputs to be kept
   std::map<std::uint64_t, std::function<void(const error&)>> work_; ///< blocking work under way
   std::uint64_t work_count_ = 0;

@@ -83,17 +83,21 @@ expected<void> prepare_build(const worker_state::config& c, const build_order& o
   return {};
 }
 
-expected<void> copy_log(store::blob_store& blobs, const std::filesystem::path& file, const std::vector<std::string>& keys) {
+expected<void> store_log(store::blob_store& blobs, const std::filesystem::path& file, const std::vector<std::string>& keys) {
   for (auto& key : keys) {
     std::ifstream in(file, std::ios::binary);
+    std::error_code unknown;
+    if (!in && !std::filesystem::exists(file, unknown) && !unknown) return {};
+    if (!in) return fail(ec::io, "cannot read the log " + file.string());
     auto out = blobs.begin();
     if (!out) return tl::unexpected(out.error());
     std::vector<char> block(256 << 10);
     while (in.read(block.data(), static_cast<std::streamsize>(block.size())), in.gcount() > 0)
       if (auto done = (*out)->write({block.data(), static_cast<std::size_t>(in.gcount())}); !done) return done;
+    if (in.bad()) return fail(ec::io, "cannot read the log " + file.string());
     if (auto done = (*out)->commit(key); !done) return done;
   }
-  return {};
+  return store::remove_file(file);
 }
 
 expected<void> remove_outputs(store::local_store& local, std::vector<nix::store_path> paths) {

@@ -35,8 +35,9 @@ struct build_order {
 /// `missing` if the machine lacks what the settings name.
 expected<void> prepare_build(const worker_state::config& c, const build_order& order, build_scratch& into);
 
-/// Copies a finished log into the store under both its names: for the attempt, and where `nix log` looks.
-expected<void> copy_log(store::blob_store& blobs, const std::filesystem::path& file, const std::vector<std::string>& keys);
+/// Moves a finished log into the store under all its names: for the attempt, and where `nix log` looks. A file that is
+/// gone was stored.
+expected<void> store_log(store::blob_store& blobs, const std::filesystem::path& file, const std::vector<std::string>& keys);
 
 /// Outputs may refer to each other: again and again those that no other one wants.
 expected<void> remove_outputs(store::local_store& local, std::vector<nix::store_path> paths);

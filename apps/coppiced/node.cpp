@@ -1,5 +1,6 @@
 #include "apps/coppiced/node.hpp"
 
+#include "actors/build/worker_files.hpp"
 #include "actors/deliver/cache_server.hpp"
 #include "actors/tree.hpp"
 #include "apps/coppiced/ledger.hpp"
@@ -25,12 +26,15 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <thread>
+#include <vector>
 
 namespace coppice::app {
 namespace {
@@ -42,7 +46,7 @@ using namespace std::chrono_literals;
 constexpr std::size_t pool_queue_max = 65'536;
 /// One may wait for a disk while the other looks.
 constexpr unsigned watch_threads = 2;
-constexpr std::uint64_t stray_log_bytes_max = std::uint64_t{1} << 30;
+constexpr std::chrono::milliseconds stray_logs_retry_first = 500ms, stray_logs_retry_max = 60s;
 /// Downloads from upstream caches at once: they wait for others most of the time.
 constexpr unsigned upstream_threads = 8;
 /// Inputs fetched from other machines at once: as FETCHER's lanes.
@@ -75,14 +79,17 @@ std::optional<rt::process_user> builder_user(const fs::path& state_dir) {
   return nixbld;
 }
 
-/// Logs of attempts that an earlier process could not end go where all others are.
-expected<void> keep_logs(const fs::path& dir, store::blob_store& blobs) {
-  for (auto& entry : fs::directory_iterator(dir)) {
-    auto log = store::read_file(entry.path(), stray_log_bytes_max);
-    if (!log) return tl::unexpected(log.error());
-    if (auto done = blobs.put("attempts/" + entry.path().filename().string(), *log); !done) return done;
-    if (auto done = store::remove_file(entry.path()); !done) return done;
-  }
+/// Logs of attempts that an earlier process could not end.
+std::vector<fs::path> stray_logs(const fs::path& dir) {
+  std::vector<fs::path> found;
+  for (auto& entry : fs::directory_iterator(dir)) found.push_back(entry.path());
+  return found;
+}
+
+/// They go where all others are, and are no longer among `logs`.
+expected<void> keep_logs(std::vector<fs::path>& logs, store::blob_store& blobs) {
+  for (; !logs.empty(); logs.pop_back())
+    if (auto done = actors::store_log(blobs, logs.back(), {"attempts/" + logs.back().filename().string()}); !done) return done;
   return {};
 }
 
@@ -106,7 +113,7 @@ struct node::impl {
   explicit impl(actors::node_settings s) : settings(std::move(s)) {}
 
   expected<void> open_stores();
-  void keep_stray_logs();
+  void keep_stray_logs(std::stop_token stop);
   expected<void> open_upstream();
   expected<void> start_actors();
   template <class T, class Handle, class... Ts>
@@ -158,6 +165,8 @@ struct node::impl {
   std::optional<bridge_actor> bridge;
   caf::strong_actor_ptr root;
   std::atomic<bool> ended{false};
+  std::vector<fs::path> strays; ///< strays_keeper's while it runs
+  std::jthread strays_keeper;
 };
 
 node::node(actors::node_settings settings) : impl_(std::make_unique<impl>(std::move(settings))) {}
@@ -179,7 +188,9 @@ expected<void> node::impl::open_stores() {
   auto journal = store::kept_journal::open(dir / "kept");
   if (!journal) return tl::unexpected(journal.error());
   kept.emplace(std::move(*journal));
-  if (!member()) keep_stray_logs(); // a member's store is there once it is connected
+  strays = stray_logs(dir / "running");
+  if (!member() && !bucket) // others' stores may be away, which start_actors() does not wait for
+    if (auto done = keep_logs(strays, *blobs); !done) rt::log::warn("NODE", "{}", done.error().what);
   // it is written without fsync: after a power cut its files may be empty
   if (auto done = store::remove_tree(dir / "etc"); !done) return done;
   cgroups = std::make_unique<rt::cgroup_root>(group_name(dir));
@@ -188,8 +199,16 @@ expected<void> node::impl::open_stores() {
   return swept;
 }
 
-void node::impl::keep_stray_logs() {
-  if (auto done = keep_logs(state->path() / "running", *blobs); !done) rt::log::warn("NODE", "{}", done.error().what);
+void node::impl::keep_stray_logs(std::stop_token stop) {
+  std::mutex unused;
+  std::unique_lock lock{unused};
+  std::condition_variable_any never;
+  for (auto delay = stray_logs_retry_first; !stop.stop_requested(); delay = std::min(delay * 2, stray_logs_retry_max)) {
+    auto done = keep_logs(strays, *blobs);
+    if (done) return;
+    rt::log::warn("NODE", "logs of earlier builds not stored, tried again count={} error={}", strays.size(), done.error().what);
+    never.wait_for(lock, stop, delay, [] { return false; });
+  }
 }
 
 expected<std::unique_ptr<store::blob_store>> node::impl::open_bucket() {
@@ -421,8 +440,8 @@ expected<node_ready> node::start() {
   auto listen = n.ask_started<std::string>(bridge, *n.bridge);
   if (!listen) return n.not_started("listen on " + n.settings.listen, bridge, listen.error());
   if (auto done = n.state->write_endpoint(*listen, *http); !done) return tl::unexpected(done.error());
-  if (n.member()) // ignored if it has no room: they are kept at the next start
-    n.pool->post([me = impl_.get()] { me->keep_stray_logs(); });
+  if (!n.strays.empty())
+    n.strays_keeper = std::jthread{[me = impl_.get()](std::stop_token stop) { me->keep_stray_logs(std::move(stop)); }};
   if (n.bucket) // ignored if it has no room: they are swept at the next start
     n.pool->post([me = impl_.get()] { me->sweep_bucket(); });
   rt::log::info("NODE", "node serves name={} listen={} http={} state_dir={}", n.state->node_name(), *listen, *http,
@@ -446,6 +465,7 @@ bool node::serve() {
 void node::impl::stop() {
   if (state) state->remove_endpoint();
   blobs_stop = true;
+  strays_keeper = {};
   if (root && !rt::shut_down_and_wait(*system, root, stop_timeout)) {
     rt::log::error("NODE", "actors did not stop in {} s: the process ends without them", stop_timeout.count());
     rt::log::close();

@@ -1,5 +1,5 @@
 """A cable between a member and the hub is cut while a build runs there: both ways or one, for less than the lease or for
-longer."""
+longer, or only between the member and the store."""
 
 import os
 import sys
@@ -7,7 +7,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import chaos
 import farm
-from chaos import HUB, wait_until
+from chaos import HTTP_PORT, HUB, wait_until
+from farm import OK
 
 
 class Cables(chaos.Chaos):
@@ -52,6 +53,20 @@ class Cables(chaos.Chaos):
 
     def test_a_member_that_hears_and_is_not_heard(self):
         self.one_way(lambda victim: self.net.cut_one_way(victim, HUB))
+
+    def test_what_cannot_be_uploaded_is_kept_and_not_built_again_and_its_log_comes_late(self):
+        client, victim, _ = self.begin()
+        self.net.cut(self.numbers[victim], HUB, HTTP_PORT)
+        self.end_sleepers()
+        wait_until("it is kept", lambda: ("held", victim) in self.waits_for_the_store())
+        self.assertIn("partial", self.hub.admin("locks").out)
+        self.net.heal(HUB, self.numbers[victim])
+        self.let_go(client)
+        self.assertEqual(self.attempts_of("held"), [(victim, "success")])
+        self.nothing_is_left()
+        held = next(drv for drv in self.stock.graph if farm.drv_name(drv) == "held")
+        self.assertIn("words\n", self.ends_with(self.hub.coppice("log", held), OK).out)
+        self.outputs_are_right(client)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class Chaos(farm.TestCase):
 
     MORE = ""  # settings of all nodes
     JOBS = 2  # of each node
-    TEMPORARY = ("uploads", "kept", "spool", "local/staging", "cache/.tmp")  # below a node's state
+    TEMPORARY = ("running", "uploads", "kept", "spool", "local/staging", "cache/.tmp")  # below a node's state
 
     @classmethod
     def setUpClass(cls):
