@@ -377,6 +377,7 @@ void planting::work() {
   c.mandatory_features = parts_.settings.mandatory_features;
   c.features.insert(c.features.end(), c.mandatory_features.begin(), c.mandatory_features.end());
   c.version = parts_.version;
+  c.http_url = url_for_others(parts_.settings);
   c.directory = &dir_;
   c.workers_path = workers_sup_.path();
   c.uploads_path = uploads_sup_.path();

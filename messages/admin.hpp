@@ -92,6 +92,13 @@ struct get_partials {
   std::uint32_t limit = 1000; ///< at most rows_max
   COPPICE_STRUCT(get_partials, 1, after, 2, limit)
 };
+/// An output that is kept where it was built, as `/held/…` has it there.
+struct kept_output {
+  nix::store_path path;
+  coppice::nar_hash nar_hash;
+  std::uint64_t nar_size = 0;
+  COPPICE_STRUCT(kept_output, 1, path, 2, nar_hash, 3, nar_size)
+};
 struct partial_output {
   inhash key;
   fence token; ///< under which it may be dropped
@@ -100,7 +107,9 @@ struct partial_output {
   std::vector<nix::store_path> outputs;
   std::uint64_t nar_bytes = 0;
   std::string doing; ///< of its STORE_UPLOADER; empty if there is none now
-  COPPICE_STRUCT(partial_output, 1, key, 2, token, 3, drv, 4, node, 5, outputs, 6, nar_bytes, 7, doing)
+  std::vector<kept_output> kept; ///< the same outputs
+  std::string url;               ///< of its CACHE_SERVER; empty if others cannot reach it
+  COPPICE_STRUCT(partial_output, 1, key, 2, token, 3, drv, 4, node, 5, outputs, 6, nar_bytes, 7, doing, 8, kept, 9, url)
 };
 /// A machine, and why it does not do what is asked of it.
 struct machine_reason {

@@ -68,6 +68,8 @@ expected<void> check(const job& m) {
 
 expected<void> check(const partial_outputs& m) {
   if (m.rows.size() > rows_max) return bad("partial_outputs: {} rows, at most {} are allowed", m.rows.size(), rows_max);
+  for (const auto& row : m.rows)
+    if (row.url.size() > url_bytes_max) return bad("partial_outputs: url has more than {} bytes", url_bytes_max);
   return {};
 }
 

@@ -49,6 +49,7 @@ public:
     std::chrono::milliseconds room_interval{1'000}; ///< between measurements of what the machine has left
     std::vector<std::string> systems, features, mandatory_features = {};
     std::string version = {}; ///< of the software, for people
+    std::string http_url = {}; ///< how others reach this machine's CACHE_SERVER; empty: they do not
     std::chrono::milliseconds offer_interval{5'000}; ///< also between looks at the locks of this session
     std::chrono::milliseconds worker_timeout{3'600'000}; ///< in which a WORKER must have kept its outputs
     const rt::directory* directory;

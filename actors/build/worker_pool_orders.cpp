@@ -46,16 +46,17 @@ caf::result<partial_outputs> worker_pool_state::list_partials(const get_partials
   };
   const bool posted = rt::post_and_send(
       *config_.worker.watch_pool,
-      [kept = config_.worker.kept, node = config_.worker.node, q]() -> expected<partial_outputs> {
+      [kept = config_.worker.kept, node = config_.worker.node, url = config_.http_url, q]() -> expected<partial_outputs> {
         auto listing = kept->list();
         if (!listing) return tl::unexpected(listing.error());
         partial_outputs all;
         for (auto& entry : listing->entries) {
           if (entry.key <= q.after) continue;
           if (all.rows.size() == q.limit) break;
-          partial_output p{entry.key, entry.token, entry.drv, node, {}, 0, {}};
+          partial_output p{entry.key, entry.token, entry.drv, node, {}, 0, {}, {}, url};
           for (auto& o : entry.outputs) {
             p.outputs.push_back(o.info.path);
+            p.kept.push_back({o.info.path, o.info.nar_hash, o.info.nar_size});
             p.nar_bytes += o.info.nar_size;
           }
           all.rows.push_back(std::move(p));

@@ -45,6 +45,14 @@ expected<void> partial_list_command(farm& f, bool json);
 expected<void> partial_retry_command(farm& f, const std::string& what, bool json);
 expected<void> partial_drop_command(farm& f, const std::string& what, bool json);
 
+struct partial_fetch_options {
+  std::string path;          ///< of an output
+  std::filesystem::path out; ///< what is made of it; empty: its base name, in the working directory
+};
+/// Fetches an output that is not uploaded from a machine that keeps it. `conflict` if there is something at `out`; else
+/// an error says which machines were asked and what each of them answered.
+expected<void> partial_fetch_command(farm& f, const partial_fetch_options& options, const std::atomic<bool>& stop, bool json);
+
 struct attempts_options {
   std::size_t count = 1000;
   std::string drv; ///< only its attempts; empty: all

@@ -20,6 +20,7 @@ struct command_line {
   std::string drain_why, drain_node, undrain_node;
   std::vector<std::string> tree_nodes;
   std::string gone, retry, drop, revoke;
+  partial_fetch_options fetch;
   events_options events;
   keygen_options keygen;
   invite_options invite;
@@ -99,6 +100,14 @@ int run(int argc, char** argv) {
       "Example:\n  coppice-admin partial drop /nix/store/0a1b…-hello.drv\n"
       "Only what is listed now is dropped: the token that the list shows must still be the one they are held under.");
   partial_drop->add_option("DRV", line.drop, "the derivation, or all")->required()->type_name("");
+  auto* partial_fetch = add_command(*partial, line, "fetch", "copy such an output from the machine that keeps it",
+                                    "Examples:\n  coppice-admin partial fetch /nix/store/0a1b…-hello-2.12\n"
+                                    "  coppice-admin partial fetch /nix/store/0a1b…-hello-2.12 --out /tmp/hello\n"
+                                    "It comes over HTTP from that machine, and is taken only if its hash is that of what was\n"
+                                    "built. What it refers to does not come with it.");
+  partial_fetch->add_option("PATH", line.fetch.path, "the store path; see 'partial list --json'")->required()->type_name("");
+  partial_fetch->add_option("-o,--out", line.fetch.out, "the file or directory to make of it [its base name]")
+      ->type_name("PATH");
   auto* attempts = add_command(
       app, line, "attempts", "list the attempts at builds, newest first",
       "Examples:\n  coppice-admin attempts -n 20\n  coppice-admin attempts --drv /nix/store/0a1b…-hello.drv --json");
@@ -190,6 +199,7 @@ int run(int argc, char** argv) {
     if (gone->parsed()) return gone_command(*found, line.gone, json);
     if (partial_list->parsed()) return partial_list_command(*found, json);
     if (partial_retry->parsed()) return partial_retry_command(*found, line.retry, json);
+    if (partial_fetch->parsed()) return partial_fetch_command(*found, line.fetch, never, json);
     if (partial_drop->parsed()) return partial_drop_command(*found, line.drop, json);
     if (attempts->parsed()) return attempts_command(*found, line.attempts, json);
     if (locks->parsed()) return locks_command(*found, line.locks, json);

@@ -18,73 +18,6 @@ namespace {
 /// Open requests whose progress is asked for, too.
 constexpr std::size_t followed_max = 20;
 
-void print(const nlohmann::json& fact, const std::string& text, bool json) {
-  std::cout << (json ? json_text(fact) : text) << std::endl;
-}
-
-/// All outputs that are kept, and who did not say what it keeps.
-template <class Each>
-expected<std::vector<machine_reason>> each_partial(farm& f, Each each) {
-  std::vector<machine_reason> silent;
-  auto done = each_row<partial_output>(
-      SIZE_MAX, page_rows_max,
-      [&](auto* last, std::uint32_t limit) {
-        auto page = f.ask<partial_outputs>("inspector", "partials", get_partials{last ? last->key : inhash{}, limit});
-        if (page) silent = page->silent;
-        return rows_of(std::move(page));
-      },
-      each);
-  if (!done) return tl::unexpected(done.error());
-  return silent;
-}
-
-std::string silent_text(const std::vector<machine_reason>& silent) {
-  std::string text;
-  for (const auto& s : silent)
-    text += fmt::format("{}{}: {}", text.empty() ? "" : "; ", cleaned(s.node.value), cleaned(s.why));
-  return text;
-}
-
-/// Those that are kept of this derivation, or all.
-expected<std::vector<partial_output>> find_partials(farm& f, const std::string& what) {
-  std::optional<nix::store_path> drv;
-  if (what != "all") {
-    auto root = parse_root(what);
-    if (!root) return tl::unexpected(root.error());
-    drv = root->drv;
-  }
-  std::vector<partial_output> found;
-  auto done = each_partial(f, [&](const partial_output& row) {
-    if (!drv || row.drv == *drv) found.push_back(row);
-  });
-  if (!done) return tl::unexpected(done.error());
-  if (drv && found.empty())
-    return fail(ec::not_found, fmt::format("no outputs of {} wait to be uploaded{}; see 'partial list'", what,
-                                           done->empty() ? "" : " where it could be asked (" + silent_text(*done) + ")"));
-  return found;
-}
-
-/// Does it to each of them; the first error ends it.
-template <class Make>
-expected<void> order_partials(farm& f, const std::string& what, const std::string& method, const std::string& done,
-                              bool json, Make make) {
-  auto rows = find_partials(f, what);
-  if (!rows) return tl::unexpected(rows.error());
-  for (const auto& row : *rows) {
-    auto ordered = f.ask<ledger::done>("inspector", method, make(row));
-    if (!ordered)
-      return fail(ordered.error().code,
-                  fmt::format("cannot {} the outputs of {}: {}", method, row.drv.to_string(), ordered.error().what));
-    print({{"drv", row.drv.to_string()},
-           {"inhash", row.key.to_string()},
-           {"token", row.token.value},
-           {"node", row.node.value},
-           {"done", done}},
-          fmt::format("{}: {} on {}", done, row.drv.to_string(), cleaned(row.node.value)), json);
-  }
-  return {};
-}
-
 } // namespace
 
 expected<void> queue_command(farm& f, const queue_options& options, bool json) {
@@ -185,7 +118,7 @@ expected<void> drain_command(farm& f, const drain_node& what, bool json) {
     return fail(done.error().code,
                 fmt::format("cannot {} {}: {}", order.drained ? "drain" : "undrain", order.node.value, done.error().what));
   const auto& name = order.node.value;
-  print({{"node", name}, {"drained", order.drained}, {"why", order.why}},
+  print_fact({{"node", name}, {"drained", order.drained}, {"why", order.why}},
         order.drained ? fmt::format("drained: {}: what runs is finished and uploaded, nothing more is started", name)
                       : "undrained: " + name,
         json);
@@ -198,31 +131,12 @@ expected<void> gone_command(farm& f, const std::string& what, bool json) {
   auto gone = f.ask<path_info>("inspector", "gone", mark_gone{*path});
   if (!gone) return fail(gone.error().code, fmt::format("cannot forget {}: {}", what, gone.error().what));
   const auto by = gone->deriver ? gone->deriver->to_string() : std::string();
-  print({{"gone", path->to_string()}, {"deriver", by}, {"blob", gone->blob.to_string()}},
+  print_fact({{"gone", path->to_string()}, {"deriver", by}, {"blob", gone->blob.to_string()}},
         fmt::format("gone: {}\n{}", path->to_string(),
                     by.empty() ? "whoever needs it must submit it again"
                                : fmt::format("it is built again by {} when somebody needs it", by)),
         json);
   return {};
-}
-
-expected<void> partial_list_command(farm& f, bool json) {
-  listing list({{"TOKEN", 1}, {"NODE", 3}, {"SIZE", 2}, {"DERIVATION"}, {"INHASH", 4}, {"DOING"}}, json);
-  auto done = each_partial(f, [&](const partial_output& row) { list.add(partial_json(row), partial_cells(row)); });
-  if (!done) return tl::unexpected(done.error());
-  const auto silent = silent_text(*done);
-  list.end(fmt::format("{} built and not committed", counted(list.size(), "derivation", "derivations")),
-           silent.empty() ? "" : "no answer from " + silent);
-  if (json && !silent.empty()) std::cerr << "coppice-admin: no answer from " << silent << std::endl;
-  return {};
-}
-
-expected<void> partial_retry_command(farm& f, const std::string& what, bool json) {
-  return order_partials(f, what, "retry", "tried again", json, [](auto& row) { return retry_partial{row.key, row.node}; });
-}
-
-expected<void> partial_drop_command(farm& f, const std::string& what, bool json) {
-  return order_partials(f, what, "drop", "dropped", json, [](auto& row) { return drop_partial{row.key, row.token, row.node}; });
 }
 
 } // namespace coppice::app

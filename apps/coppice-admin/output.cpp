@@ -25,6 +25,10 @@ void print_age(const std::string& what) {
 
 } // namespace
 
+void print_fact(const nlohmann::json& fact, const std::string& text, bool json) {
+  std::cout << (json ? json_text(fact) : text) << std::endl;
+}
+
 listing::listing(std::vector<list_column> columns, bool json) : json_(json), rows_(1) {
   for (auto& column : columns) {
     rows_.front().push_back(std::move(column.heading));

@@ -8,6 +8,9 @@
 /// What the commands of `coppice-admin` print on standard output.
 namespace coppice::app {
 
+/// A line: the fact, or the text for people.
+void print_fact(const nlohmann::json& fact, const std::string& text, bool json);
+
 struct list_column {
   std::string heading;
   int spare = 0; ///< where there is no room for all, the column with the highest one goes first; 0: never
