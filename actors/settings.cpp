@@ -13,4 +13,10 @@ std::string url_for_others(const node_settings& s) {
   return "http://" + s.http;
 }
 
+bool is_for_others(const std::string& url) {
+  for (auto* own : {"//0.0.0.0:", "//[::]:", "//127.", "//[::1]:", "//localhost:"})
+    if (url.find(own) != url.npos) return false;
+  return true;
+}
+
 } // namespace coppice::actors

@@ -145,4 +145,7 @@ struct node_settings {
 /// an address and a port that others can connect to; empty if they cannot.
 std::string url_for_others(const node_settings& s);
 
+/// Whether a URL names a machine: not all addresses, and not the one that everybody has for himself.
+bool is_for_others(const std::string& url);
+
 } // namespace coppice::actors

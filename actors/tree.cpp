@@ -301,6 +301,11 @@ void planting::deliver() {
   cache.compression_level = parts_.settings.compression_level;
   if (parts_.settings.s3.redirect) cache.urls = parts_.blob_urls;
   cache.urls_valid = std::chrono::ceil<std::chrono::seconds>(parts_.settings.s3.url_valid);
+  cache.node = parts_.me.node;
+  if (parts_.mesh && !member())
+    cache.cache_of = [mesh = parts_.mesh](const node_id& node) {
+      return mesh->remote<tickets_actor>(node, "/" + node.value + "/deliver/cache-server");
+    };
   cache_ = deliver_sup_.child<cache_server_state>("cache-server", cache, ledger_);
   expose<tickets_actor>("/deliver/cache-server");
   if (member()) return;
@@ -319,10 +324,7 @@ void planting::deliver() {
   gateway_state::config gateway;
   gateway.me = about;
   gateway.clock = parts_.clock;
-  if (parts_.mesh)
-    gateway.cache_of = [mesh = parts_.mesh](const node_id& node) {
-      return mesh->remote<tickets_actor>(node, "/" + node.value + "/deliver/cache-server");
-    };
+  gateway.cache_of = cache.cache_of;
   gateway_ = coord_sup_.child<gateway_state>("gateway", gateway, gateway_state::peers{ledger_, *keeper_, *cache_});
 }
 

@@ -1,6 +1,7 @@
 #include "actors/admit/gateway.hpp"
 
 #include "actors/ask.hpp"
+#include "actors/settings.hpp"
 #include "runtime/log.hpp"
 
 #include <set>
@@ -26,13 +27,6 @@ request_summary summary_of(const ledger::request_row& row) {
 
 std::string log_page(const ledger::attempt_row& row) {
   return "/attempt/" + row.key.to_string() + "-" + std::to_string(row.token.value);
-}
-
-/// Whether a URL names a machine: not all addresses, and not the one that everybody has for himself.
-bool is_for_others(const std::string& url) {
-  for (auto* own : {"//0.0.0.0:", "//[::]:", "//127.", "//[::1]:", "//localhost:"})
-    if (url.find(own) != url.npos) return false;
-  return true;
 }
 
 } // namespace

@@ -167,7 +167,12 @@ void cache_pages::send_blob(const httplib::Request& req, httplib::Response& res,
   if (auto sound = store::check_blob_key(key); !sound) return fail_with(res, sound.error());
   auto blob = blobs_.open(key);
   if (!blob) return fail_with(res, blob.error());
-  std::shared_ptr<store::blob_reader> shared = std::move(*blob);
+  send_opened(req, res, std::move(*blob), type);
+}
+
+void cache_pages::send_opened(const httplib::Request& req, httplib::Response& res,
+                              std::unique_ptr<store::blob_reader> blob, const char* type) const {
+  std::shared_ptr<store::blob_reader> shared = std::move(blob);
   send(req, res, shared->size(), type, shared->version(),
        [shared](std::uint64_t offset, std::span<char> into) { return shared->read(offset, into); });
 }
@@ -181,7 +186,8 @@ void cache_pages::send_blob_or_url(const httplib::Request& req, httplib::Respons
   res.set_header("Location", *url);
 }
 
-// A log moves from its file into the store when its attempt ends, in this order, so it is looked for in this order.
+// A log moves from its file into the store when its attempt ends, in this order, so it is looked for in this order. What
+// is nowhere here may be in such a file of another machine.
 void cache_pages::send_attempt(const httplib::Request& req, httplib::Response& res, std::string_view name) const {
   auto attempt = parse_attempt(name);
   if (!attempt) return respond(res, 404, "there is no such thing here");
@@ -195,7 +201,10 @@ void cache_pages::send_attempt(const httplib::Request& req, httplib::Response& r
                   return store::read_at(fd->get(), offset, into, file);
                 });
   }
-  send_blob(req, res, store::attempt_log_key(attempt->key, attempt->token), text_type);
+  auto blob = blobs_.open(store::attempt_log_key(attempt->key, attempt->token));
+  if (!blob && blob.error().code == ec::missing && elsewhere_) return elsewhere_(req, res, attempt->key, attempt->token);
+  if (!blob) return fail_with(res, blob.error());
+  send_opened(req, res, std::move(*blob), text_type);
   if (res.status < 400 || res.status == 416) res.set_header("X-Coppice-Log", "finished");
 }
 

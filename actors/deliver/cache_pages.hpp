@@ -1,5 +1,6 @@
 #pragma once
 
+#include "messages/ids.hpp"
 #include "store/blob_store.hpp"
 #include "store/blob_urls.hpp"
 
@@ -7,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -34,14 +36,19 @@ byte_range parse_range(std::string_view header, std::uint64_t size);
 /// What can be read over HTTP: the binary cache as Nix knows it, and logs of attempts. Any number of threads at once.
 class cache_pages {
 public:
+  /// Answers for a log that neither this machine nor the store has.
+  using log_elsewhere = std::function<void(const httplib::Request&, httplib::Response&, const inhash&, fence)>;
+
   /// `urls`: where clients are sent for large blobs, by URLs that are good for `urls_valid`; null: they are served.
+  /// `elsewhere`: null: such a log is not found.
   cache_pages(store::blob_store& blobs, std::filesystem::path log_dir, std::string store_dir,
-              store::blob_urls* urls = nullptr, std::chrono::seconds urls_valid = {})
+              store::blob_urls* urls = nullptr, std::chrono::seconds urls_valid = {}, log_elsewhere elsewhere = {})
       : blobs_(blobs)
       , log_dir_(std::move(log_dir))
       , store_dir_(std::move(store_dir))
       , urls_(urls)
-      , urls_valid_(urls_valid) {}
+      , urls_valid_(urls_valid)
+      , elsewhere_(std::move(elsewhere)) {}
 
   /// Answers a GET or HEAD.
   void get(const httplib::Request& req, httplib::Response& res) const;
@@ -58,6 +65,8 @@ private:
                    const std::string& version, const reader& read);
   static void send_small(const httplib::Request& req, httplib::Response& res, const std::string& body,
                          const char* type);
+  void send_opened(const httplib::Request& req, httplib::Response& res, std::unique_ptr<store::blob_reader> blob,
+                   const char* type) const;
   void send_narinfo(const httplib::Request& req, httplib::Response& res, const std::string& key) const;
   void send_attempt(const httplib::Request& req, httplib::Response& res, std::string_view name) const;
 
@@ -66,6 +75,7 @@ private:
   std::string store_dir_;
   store::blob_urls* urls_;
   std::chrono::seconds urls_valid_;
+  log_elsewhere elsewhere_;
 };
 
 } // namespace coppice::actors

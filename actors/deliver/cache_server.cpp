@@ -4,20 +4,24 @@
 #include "actors/deliver/held_pages.hpp"
 #include "actors/deliver/http_server.hpp"
 #include "actors/deliver/node_blobs.hpp"
+#include "actors/deliver/remote_logs.hpp"
 #include "actors/deliver/tickets.hpp"
 #include "actors/deliver/uploads.hpp"
+#include "actors/settings.hpp"
 #include "runtime/log.hpp"
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <tuple>
 
 namespace coppice::actors {
 
 namespace {
 
-/// How often a thread that waits for the ledger looks whether the server stops.
+/// How often a thread that waits for an answer looks whether the server stops.
 constexpr auto look_interval = std::chrono::milliseconds{20};
 
 http_limits to_http(const cache_server_state::limits& l) {
@@ -43,35 +47,41 @@ node_blobs::config to_blobs(const cache_server_state::config& c, const cache_pag
   return {c.blobs, &pages, c.clock, &tickets, c.limits.blob_bytes_max, c.limits.node_puts_max};
 }
 
-/// Where a thread waits for an answer of the ledger; outlives the wait if the answer is late.
+/// Where a thread waits for an answer; outlives the wait if the answer is late.
+template <class Answer>
 struct pending_answer {
   std::mutex mutex;
   std::condition_variable arrived;
-  std::optional<expected<ledger::any_answer>> answer;
-  void set(expected<ledger::any_answer> a) {
+  std::optional<expected<Answer>> answer;
+  void set(expected<Answer> a) {
     std::lock_guard lock{mutex};
     answer = std::move(a);
     arrived.notify_all();
   }
 };
 
-/// Asks the ledger once, and ends; its stable reference answers in finite time. A timeout of CAF's would stay in the
-/// clock until it is due.
+/// Asks once, and ends; a stable reference answers in finite time. A timeout of CAF's would stay in the clock until it
+/// is due.
+template <class Answer, class Handle, class... Ts>
 class question final : public caf::event_based_actor {
 public:
-  question(caf::actor_config& cfg, ledger_actor to, ledger::transaction t, std::shared_ptr<pending_answer> pending)
-      : caf::event_based_actor(cfg), to_(std::move(to)), transaction_(std::move(t)), pending_(std::move(pending)) {}
+  question(caf::actor_config& cfg, Handle to, std::tuple<Ts...> words, std::shared_ptr<pending_answer<Answer>> pending)
+      : caf::event_based_actor(cfg), to_(std::move(to)), words_(std::move(words)), pending_(std::move(pending)) {}
   caf::behavior make_behavior() override {
-    request(to_, caf::infinite, atom::transact_v, std::move(transaction_))
-        .then([p = pending_](ledger::answer& a) { p->set(std::move(a.body)); },
-              [p = pending_](caf::error& e) { p->set(tl::unexpected(from_caf(e))); });
+    std::apply(
+        [this](auto&... words) {
+          request(to_, caf::infinite, std::move(words)...)
+              .then([p = pending_](Answer& a) { p->set(std::move(a)); },
+                    [p = pending_](caf::error& e) { p->set(tl::unexpected(from_caf(e))); });
+        },
+        words_);
     return {};
   }
 
 private:
-  const ledger_actor to_;
-  ledger::transaction transaction_;
-  const std::shared_ptr<pending_answer> pending_;
+  const Handle to_;
+  std::tuple<Ts...> words_;
+  const std::shared_ptr<pending_answer<Answer>> pending_;
 };
 
 } // namespace
@@ -84,9 +94,11 @@ public:
       , system_(system)
       , ledger_(std::move(ledger))
       , tickets_(config_.limits.ticket_ttl, config_.limits.tickets_max)
-      , pages_(*config_.blobs, config_.log_dir, config_.store_dir, config_.urls, config_.urls_valid)
+      , logs_([this](const inhash& key, fence token) { return find_log(key, token); }, config_.limits.logs_passed_on_max,
+              stopping_)
+      , pages_(*config_.blobs, config_.log_dir, config_.store_dir, config_.urls, config_.urls_valid, log_elsewhere())
       , held_(config_.local, config_.limits.held_sends_max)
-      , uploads_(to_uploads(config_, tickets_), [this](ledger::any_transaction t) { return ask(std::move(t)); })
+      , uploads_(to_uploads(config_, tickets_), [this](ledger::any_transaction t) { return ask_ledger(std::move(t)); })
       , blobs_(to_blobs(config_, pages_, tickets_))
       , http_(config_.listen, config_.port ? config_.port->value.load() : 0, routes(), to_http(config_.limits)) {
     if (config_.port) config_.port->value = http_.port();
@@ -112,32 +124,65 @@ private:
                          const body_reader& body) { of_nodes(q) ? blobs_.put(q, s, body) : uploads_.put(q, s, body); },
         .remove = [this](request q, response s) { blobs_.remove(q, s); }};
   }
-  expected<ledger::any_answer> ask(ledger::any_transaction t);
+  cache_pages::log_elsewhere log_elsewhere() {
+    if (!config_.cache_of) return {};
+    return [this](auto& q, auto& s, const inhash& key, fence token) { logs_.get(q, s, key, token); };
+  }
+  template <class Answer, class Handle, class... Ts>
+  expected<Answer> ask(const std::string& whom, const Handle& to, Ts... words);
+  expected<ledger::any_answer> ask_ledger(ledger::any_transaction t);
+  expected<std::string> find_log(const inhash& key, fence token);
 
   const config config_;
   caf::actor_system& system_;
   const ledger_actor ledger_;
+  std::atomic<bool> stopping_{false};
   ticket_box tickets_;
+  remote_logs logs_;
   cache_pages pages_;
   held_pages held_;
   uploads uploads_;
   node_blobs blobs_;
-  std::atomic<bool> stopping_{false};
   http_server http_; // last: its threads use all the others
 };
 
 // Not by a scoped_actor: nobody can cut its wait short, and it would hold up the end of the server.
-expected<ledger::any_answer> cache_server_state::site::ask(ledger::any_transaction t) {
-  auto pending = std::make_shared<pending_answer>();
-  auto timeout = config_.limits.ledger_timeout;
-  system_.spawn<question, caf::hidden>(ledger_, ledger::transaction{std::move(t)}, pending);
+template <class Answer, class Handle, class... Ts>
+expected<Answer> cache_server_state::site::ask(const std::string& whom, const Handle& to, Ts... words) {
+  auto pending = std::make_shared<pending_answer<Answer>>();
+  system_.spawn<question<Answer, Handle, Ts...>, caf::hidden>(to, std::tuple<Ts...>{std::move(words)...}, pending);
   std::unique_lock lock{pending->mutex};
-  for (auto until = std::chrono::steady_clock::now() + timeout; !pending->answer;) {
+  for (auto until = std::chrono::steady_clock::now() + config_.limits.answer_timeout; !pending->answer;) {
     if (stopping_) return fail(ec::shutdown, "the server is stopping");
-    if (std::chrono::steady_clock::now() > until) return fail(ec::deadline, "the ledger did not answer in time");
+    if (std::chrono::steady_clock::now() > until) return fail(ec::deadline, whom + " did not answer in time");
     pending->arrived.wait_for(lock, look_interval);
   }
   return std::move(*pending->answer);
+}
+
+expected<ledger::any_answer> cache_server_state::site::ask_ledger(ledger::any_transaction t) {
+  auto answer = ask<ledger::answer>("the ledger", ledger_, atom::transact_v, ledger::transaction{std::move(t)});
+  if (!answer) return tl::unexpected(answer.error());
+  return std::move(answer->body);
+}
+
+// Whether the attempt is over says nothing: a log may reach the store later.
+expected<std::string> cache_server_state::site::find_log(const inhash& key, fence token) {
+  ledger::read_attempts read;
+  read.key = key;
+  auto answer = ask_ledger(read);
+  if (!answer) return tl::unexpected(answer.error());
+  const auto* attempts = std::get_if<ledger::attempt_rows>(&*answer);
+  if (!attempts) return fail(ec::bad_message, "the ledger answered something else");
+  auto row = std::find_if(attempts->rows.begin(), attempts->rows.end(), [&](auto& a) { return a.token == token; });
+  if (row == attempts->rows.end() || row->node == config_.node) return fail(ec::not_found, "there is no such thing here");
+  const auto& node = row->node.value;
+  auto there = ask<upload_ticket>(node, config_.cache_of(row->node), atom::open_v, get_ticket{});
+  if (!there) return fail(there.error().code, "the log is on " + node + ": " + there.error().what);
+  if (!is_for_others(there->url))
+    return fail(ec::not_found, "the log is on " + node + ", which others do not reach over HTTP, and comes to the store "
+                               "when the build is over");
+  return std::move(there->url);
 }
 
 cache_server_state::cache_server_state(rt::self<interface>* self, config c, ledger_actor ledger)

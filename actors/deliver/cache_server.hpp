@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -23,8 +24,8 @@ struct bound_port {
 };
 
 /// Serves the binary cache and logs over HTTP, takes uploads of clients, and is the farm's store to other machines;
-/// gives them what this machine holds (docs/protocol.md).
-/// Takes: get, open. Sends: reads, T10 and add_source to LEDGER, from threads of its own. Owns: the listening socket,
+/// gives them what this machine holds (docs/protocol.md). Passes on the logs that other machines write.
+/// Takes: get, open. Sends: reads, T10 and add_source to LEDGER, open to other machines' CACHE_SERVERs, from threads of its own. Owns: the listening socket,
 /// the threads, the tickets (a restart forgets them: clients ask for others), the files of `upload_dir`.
 /// Supervised by: DELIVER_SUP.
 class cache_server_state {
@@ -37,6 +38,7 @@ public:
     std::size_t uploads_max = 8;       ///< at once; a further one: 503
     std::uint64_t upload_bytes_max = std::uint64_t{16} << 30; ///< of one source's NAR: 413
     std::size_t held_sends_max = 32;                          ///< of held paths, at once; a further one: 503
+    std::size_t logs_passed_on_max = 32;                      ///< of other machines, at once; a further one: 503
     std::size_t node_puts_max = 32; ///< of other machines, at once, besides these; a further one: 503
     std::uint64_t blob_bytes_max = std::uint64_t{64} << 30;      ///< of one blob from another machine: 413
     std::uint64_t closure_bytes_max = std::uint64_t{256} << 20;  ///< of a packed closure as uploaded: 413
@@ -46,7 +48,7 @@ public:
     std::chrono::milliseconds idle_max{15'000};       ///< between two requests of a connection
     std::chrono::milliseconds stall_max{30'000};      ///< without a byte moving
     std::uint64_t bytes_per_second_min = 1024;        ///< a client that is slower for longer than stall_max is cut off
-    std::chrono::milliseconds ledger_timeout{10'000}; ///< later: 503
+    std::chrono::milliseconds answer_timeout{10'000}; ///< of the ledger, and of another machine's server; later: 503
   };
   struct config {
     std::string listen = "127.0.0.1:0"; ///< host:port, or [address]:port; port 0: any free one
@@ -62,6 +64,9 @@ public:
     int compression_level = 3;            ///< zstd's, of uploaded NARs
     store::blob_urls* urls = nullptr; ///< where readers are sent for large blobs; null: they are served from here
     std::chrono::seconds urls_valid{0}; ///< for how long such a URL is good
+    node_id node = {};                  ///< this one
+    /// The server of another machine, whose logs are passed on to readers here; empty: none are.
+    std::function<tickets_actor(const node_id&)> cache_of = {};
     cache_server_state::limits limits;
   };
 

@@ -130,15 +130,34 @@ private:
   }
 
   expected<void> fetch() {
+    expected<void> direct;
+    if (!passed_on_) direct = fetch_from(place_.url);
+    if (!passed_on_ && (direct || direct.error().code != ec::unavailable)) return direct;
+    const auto here = url_at_node();
+    if (!here) return tl::unexpected(here.error());
+    if (!passed_on_ && *here == place_.url) return direct;
+    passed_on_ = true;
+    return fetch_from(*here);
+  }
+
+  /// A builder's machine may be out of our reach; the node that is asked passes its logs on.
+  expected<std::string> url_at_node() {
+    auto about = client_.ask<node_info>("gateway", "info", get_info{});
+    if (!about) return tl::unexpected(about.error());
+    const auto& attempt = place_.attempt;
+    return fmt::format("{}/attempt/{}-{}", about->http, attempt.key.to_string(), attempt.token.value);
+  }
+
+  expected<void> fetch_from(const std::string& url) {
     http_session http(client_.interrupted());
     const auto print = [&](std::string_view bytes) {
       got_ += bytes.size();
       return output_.put(bytes);
     };
-    auto reply = http.get(place_.url, print, got_);
+    auto reply = http.get(url, print, got_);
     if (!reply) return tl::unexpected(reply.error());
     const bool nothing_new = reply->status == 416;
-    if (!reply->ok() && !nothing_new) return tl::unexpected(refusal_error(*reply, place_.url));
+    if (!reply->ok() && !nothing_new) return tl::unexpected(refusal_error(*reply, url));
     return {};
   }
 
@@ -200,7 +219,8 @@ private:
   find_log what_;
   log_place place_;
   log_output output_;
-  std::uint64_t got_ = 0; ///< bytes of this attempt's log
+  std::uint64_t got_ = 0;  ///< bytes of this attempt's log
+  bool passed_on_ = false; ///< by the node that is asked, since the builder's machine could not be reached
 };
 
 } // namespace

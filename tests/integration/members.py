@@ -1,12 +1,13 @@
 """A farm of three machines, each in a network of its own: a hub and two members. Machines share the work, and none of
 them but the hub is missed."""
 
+import glob
 import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import farm
-from farm import OK, Hub, wait_until
+from farm import FAILED, OK, Hub, wait_until
 from net import Network
 
 HUB, ELM, OAK = 1, 2, 3
@@ -131,6 +132,34 @@ class Members(farm.TestCase):
         elm.kill()
         self.ends_with(oak.stop(), 0)
         self.promises_kept(self.hub)
+
+    def test_a_log_is_followed_by_whoever_reaches_the_hub_alone(self):
+        self.member(ELM, "elm", SLOW)
+        oak = self.member(OAK, "oak")
+        self.net.refuse(OAK, ELM, 8080)
+        drv, = self.instantiate("""make { requiredSystemFeatures = [ "slow" ]; } "talks"
+          "echo early; sleep 100000 || true; seq 100000; echo late; echo > $out" """)
+        client = self.hub.build(drv, start=True)
+        self.until_built_at("talks", "elm")
+        log = oak.start_coppice("log", "-f", drv)
+        wait_until("what it said is shown while it runs", lambda: log.out() == "early\n")
+        self.end_sleepers()
+        said = self.ends_with(log.end(), OK).out.replace("Killed\n", "")  # by the shell, of its child
+        self.assertEqual(said, "\n".join(["early", *map(str, range(1, 100001)), "late", ""]))
+        self.ends_with(client.end(), OK)
+
+    def test_a_log_that_the_store_does_not_have_yet_is_had_from_its_machine(self):
+        self.member(ELM, "elm", SLOW)
+        self.net.refuse(ELM, HUB, 8080)
+        drv, = self.instantiate("""make { requiredSystemFeatures = [ "slow" ]; } "fails" "echo words; exit 1" """)
+        self.ends_with(self.hub.build(drv), FAILED)
+        self.assertEqual(self.nodes_of("fails"), [("elm", "build_failed")])
+        stored = os.path.join(self.hub.state, "cache", "attempts", "*.log")
+        self.assertEqual(glob.glob(stored), [])
+        self.assertIn("words\n", self.ends_with(self.hub.coppice("log", drv), OK).out)
+        self.net.accept(HUB)
+        wait_until("the store has it", lambda: glob.glob(stored))
+        self.assertIn("words\n", self.ends_with(self.hub.coppice("log", drv), OK).out)
 
     def test_a_machine_whose_key_is_revoked_builds_no_more(self):
         self.member(ELM, "elm", SLOW)

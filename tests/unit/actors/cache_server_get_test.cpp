@@ -209,6 +209,111 @@ TEST_CASE("a log can be followed while it grows and read once it is in the store
   CHECK(from(4)->body == "two\n");
 }
 
+namespace {
+
+/// The server of another machine, as those that ask over the wire see it.
+class distant_tickets {
+public:
+  using interface = tickets_actor;
+  static constexpr const char* name = "distant-tickets";
+  distant_tickets(rt::self<interface>*, std::string url) : url_(std::move(url)) {}
+  interface::behavior_type make_behavior() {
+    return {[this](atom::open_atom, const get_ticket&) { return upload_ticket{url_, "ticket"}; }};
+  }
+
+private:
+  std::string url_;
+};
+
+/// A farm of two: the ledger of `hub` knows of one attempt, which runs on `elm`.
+struct two_sites {
+  cache_site elm;
+  tickets_actor tickets;
+  std::atomic<int> asked{0}; ///< times that elm was
+  cache_site hub{[this](auto& c) {
+    c.node = {"hub"};
+    c.limits.logs_passed_on_max = 2;
+    c.cache_of = [this](const node_id& node) {
+      if (node.value == "elm") ++asked;
+      return tickets;
+    };
+  }};
+  inhash key;
+  fence token;
+  two_sites() {
+    // loopback, by a name that does not say so
+    tickets = rt::spawn<distant_tickets>(hub.system, "http://2130706433" + elm.url.substr(elm.url.rfind(':')));
+    key.bytes.fill(0x1f);
+    const auto drv = nix::store_path::from_base_name(drv_name).value();
+    request_id request;
+    request.bytes.fill(1);
+    session_id session;
+    session.bytes.fill(2);
+    request_body body;
+    body.roots = {{drv, {"out"}}};
+    body.closure.bytes.fill(3);
+    const auto tell = [this](auto t) { return hub.book.run(std::move(t)).value(); };
+    tell(ledger::open_session{{"elm"}, {1}, session});
+    tell(ledger::submit{request, "alice", body});
+    const auto epoch = std::get<ledger::owned>(tell(ledger::adopt{request, session})).epoch;
+    const auto queued = std::get<ledger::granted>(tell(ledger::acquire{key, drv, request, epoch, {session, {}}})).token;
+    token = std::get<ledger::granted>(tell(ledger::start{key, queued, {session, {}}, {"elm"}})).token;
+  }
+  ~two_sites() { rt::send_exit(caf::actor_cast<caf::strong_actor_ptr>(tickets), caf::exit_reason::user_shutdown); }
+  std::string page() const { return "/attempt/" + key.to_string() + "-" + std::to_string(token.value); }
+  fs::path log() const { return elm.dir.path / "logs" / (page().substr(9) + ".log"); }
+};
+
+} // namespace
+
+TEST_CASE("a log that another machine writes is passed on as it is there") {
+  two_sites farm;
+  const auto text = noise(1'000'000);
+  write_file(farm.log(), text);
+  auto c = farm.hub.client();
+  c.set_keep_alive(true);
+  auto all = c.Get(farm.page());
+  REQUIRE(all);
+  CHECK(all->status == 200);
+  CHECK(all->body == text);
+  CHECK(header(all, "X-Coppice-Log") == "running");
+  CHECK(farm.asked == 1);
+  CHECK(header(c.Head(farm.page()), "Content-Length") == "1000000");
+  auto rest = c.Get(farm.page(), {{"Range", "bytes=999990-"}});
+  CHECK(rest->status == 206);
+  CHECK(rest->body == text.substr(999'990));
+  CHECK(header(rest, "Content-Range") == "bytes 999990-999999/1000000");
+  CHECK(c.Get(farm.page(), {{"Range", "bytes=1000000-"}})->status == 416);
+  // who reads slowly holds a place, and no more of the log than some buffers
+  std::vector<int> slow;
+  write_file(farm.log(), noise(30'000'000));
+  for (int i = 0; i < 2; ++i) {
+    slow.push_back(farm.hub.connect());
+    const auto request = "GET " + farm.page() + " HTTP/1.1\r\nHost: x\r\n\r\n";
+    REQUIRE(::send(slow.back(), request.data(), request.size(), 0) > 0);
+    char first;
+    REQUIRE(::recv(slow.back(), &first, 1, 0) == 1);
+  }
+  CHECK(c.Get(farm.page())->status == 503);
+  for (auto s : slow)
+    ::close(s);
+  for (auto end = std::chrono::steady_clock::now() + 20s; c.Get(farm.page(), {{"Range", "bytes=0-0"}})->status == 503;)
+    REQUIRE(std::chrono::steady_clock::now() < end);
+}
+
+TEST_CASE("a log that no machine has, or one that does not answer, is said so") {
+  two_sites farm;
+  auto c = farm.hub.client();
+  CHECK(c.Get(farm.page())->status == 404);
+  CHECK(farm.asked == 1);
+  CHECK(c.Get(farm.page() + "0")->status == 404);
+  CHECK(farm.asked == 1);
+  farm.elm.stop();
+  auto away = c.Get(farm.page());
+  CHECK(away->status == 503);
+  CHECK(away->body.find("does not answer") != std::string::npos);
+}
+
 TEST_CASE("a log that is a symbolic link or a pipe is not served") {
   cache_site site;
   auto name = std::string(64, 'a') + "-1";

@@ -205,7 +205,7 @@ TEST_CASE("a blob that was condemned is put again under its next generation") {
 }
 
 TEST_CASE("a ledger that refuses or is silent makes an upload 503, to be tried again") {
-  cache_site site{[](auto& c) { c.limits.ledger_timeout = 300ms; }};
+  cache_site site{[](auto& c) { c.limits.answer_timeout = 300ms; }};
   auto s = source_sample("s", "x");
   for (auto code : {ec::unavailable, ec::overloaded, ec::restarted, ec::upload_again}) {
     site.book.fault = code;
@@ -220,7 +220,7 @@ TEST_CASE("a ledger that refuses or is silent makes an upload 503, to be tried a
 }
 
 TEST_CASE("an end does not wait for a silent ledger") {
-  cache_site site{[](auto& c) { c.limits.ledger_timeout = 30s; }};
+  cache_site site{[](auto& c) { c.limits.answer_timeout = 30s; }};
   auto s = source_sample("s", "x");
   auto ticket = site.open().value();
   site.book.silent = true;
