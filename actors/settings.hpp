@@ -21,6 +21,25 @@ struct reserve_settings {
   COPPICE_STRUCT(reserve_settings, 1, memory_bytes, 2, disk_bytes, 3, memory_free_min, 4, disk_free_min)
 };
 
+/// What builds that require a system feature reserve at least; what is 0 is as for others.
+struct feature_reserve_settings {
+  std::string feature;
+  bool all_cores = false; ///< of the machine: nothing that computes runs beside it
+  std::uint32_t cores = 0;
+  std::uint64_t memory_bytes = 0;
+  std::uint64_t disk_bytes = 0;
+  COPPICE_STRUCT(feature_reserve_settings, 1, feature, 2, all_cores, 3, cores, 4, memory_bytes, 5, disk_bytes)
+};
+
+/// What all builds together may reserve.
+struct machine_settings {
+  std::uint32_t cores = 0;        ///< 0: one per CPU, or as many as max_jobs builds take, if that is more
+  std::uint64_t memory_bytes = 0; ///< 0: what is there
+  std::uint64_t disk_bytes = 0;   ///< likewise
+  std::vector<feature_reserve_settings> reserve{{"big-parallel", true}};
+  COPPICE_STRUCT(machine_settings, 1, cores, 2, memory_bytes, 3, disk_bytes, 4, reserve)
+};
+
 /// From which pressure on the machine on no further build starts, until it is well below again. 0: none is too much.
 struct pressure_settings {
   std::uint32_t cpu = 0;     ///< percent of time in which somebody waits for a CPU: builds get slower, and none fails
@@ -116,7 +135,7 @@ struct node_settings {
   std::string http_url = "";             ///< how others reach it; empty: as it listens
   std::string log_level = "info";
   std::uint32_t max_jobs = 0;            ///< builds at once; 0: one per CPU
-  std::uint32_t cores = 1;               ///< NIX_BUILD_CORES of a build; 0: all CPUs
+  std::uint32_t cores = 1; ///< that a build reserves, its NIX_BUILD_CORES; 0: an even share of machine.cores
   std::vector<std::string> systems;      ///< empty: this machine's
   std::vector<std::string> features{"big-parallel", "nixos-test", "benchmark"}; ///< system features it offers
   std::vector<std::string> mandatory_features; ///< likewise, and it takes only jobs that require all of these
@@ -135,10 +154,11 @@ struct node_settings {
   lease_settings lease;
   s3_settings s3;
   ledger_settings ledger;
+  machine_settings machine;
   COPPICE_STRUCT(node_settings, 1, node, 2, state_dir, 3, listen, 4, http, 5, log_level, 6, max_jobs, 7, cores, 8,
-                 systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits, 15,
-                 http_url, 16, upstream, 17, failures, 18, hub, 19, hub_key, 20, secret_key,
-                 21, hub_node, 22, mandatory_features, 23, events_max, 24, lease, 25, s3, 26, ledger)
+                 systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits,
+                 15, http_url, 16, upstream, 17, failures, 18, hub, 19, hub_key, 20, secret_key, 21, hub_node, 22,
+                 mandatory_features, 23, events_max, 24, lease, 25, s3, 26, ledger, 27, machine)
 };
 
 /// Where other machines reach this one's CACHE_SERVER, as far as the settings say: `http_url`, else `http` if it names

@@ -3,6 +3,7 @@
 #include "actors/admit/gateway.hpp"
 #include "actors/build/fetcher.hpp"
 #include "actors/build/worker_pool.hpp"
+#include "actors/capacity.hpp"
 #include "actors/care/inspector.hpp"
 #include "actors/care/observatory.hpp"
 #include "actors/deliver/cache_server.hpp"
@@ -16,6 +17,8 @@
 #include "actors/place/allocator.hpp"
 #include "actors/plan/graph_keeper.hpp"
 #include "actors/plan/substituter.hpp"
+
+#include <thread>
 
 namespace coppice::actors {
 namespace {
@@ -269,8 +272,10 @@ void planting::care() {
 
 void planting::coordinate() {
   if (member()) return;
-  allocator_ = coord_sup_.child_with<allocator_state>("allocator", busy_child_,
-                                                      allocator_state::config{{}, parts_.clock, 1s, events_});
+  allocator_state::config allocator{{}, parts_.clock, 1s, events_};
+  allocator.machines_file = parts_.state_dir / "machines";
+  allocator.pool = parts_.watch_pool ? parts_.watch_pool : parts_.pool;
+  allocator_ = coord_sup_.child_with<allocator_state>("allocator", busy_child_, allocator);
   expose<offers_actor>("/coord/allocator");
   graph_state::peers peers{ledger_, locks_, *allocator_, *observatory_, substituter_};
   graph_keeper_state::config c;
@@ -369,6 +374,8 @@ void planting::work() {
   c.born = parts_.me.incarnation;
   c.slots = parts_.slots;
   c.io_slots = std::max(1u, parts_.settings.limits.io_jobs);
+  c.share = share_of(parts_.settings, c.slots, std::thread::hardware_concurrency());
+  c.worker.sandbox.cores = c.share.each.cores; // what reserves none is told as many, too
   c.reserve = parts_.settings.limits.reserve;
   c.pressure = parts_.settings.limits.pressure;
   c.limits_kept = limits_kept_by(*parts_.cgroups, parts_.settings.limits);

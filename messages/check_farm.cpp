@@ -55,6 +55,10 @@ expected<void> check(const offer& m) {
       return bad("offer: {} systems or features, at most {} are allowed", names->size(), names_per_offer_max);
   if (m.slots > slots_max || m.io_slots > slots_max || m.slots_free > m.slots || m.io_slots_free > m.io_slots)
     return bad("offer: {} of {} slots and {} of {} I/O slots free", m.slots_free, m.slots, m.io_slots_free, m.io_slots);
+  if (m.share.all.cores > cores_max || m.share.left.cores > m.share.all.cores)
+    return bad("offer: {} of {} cores left", m.share.left.cores, m.share.all.cores);
+  if (m.share.special.size() > names_per_offer_max)
+    return bad("offer: reserves for {} features, at most {} are allowed", m.share.special.size(), names_per_offer_max);
   return {};
 }
 

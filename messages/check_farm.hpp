@@ -13,6 +13,7 @@ inline constexpr std::size_t names_per_offer_max = 1'000;  ///< systems and feat
 inline constexpr std::size_t prefetch_inputs_max = 10'000; ///< that a job names
 inline constexpr std::size_t url_bytes_max = 2'000;
 inline constexpr std::uint32_t slots_max = 100'000; ///< of one machine
+inline constexpr std::uint32_t cores_max = 1'000'000; ///< likewise
 
 expected<void> check(const ledger::transaction& m);
 expected<void> check(const ledger::answer& m);

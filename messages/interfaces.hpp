@@ -190,8 +190,9 @@ using machine_actor = caf::typed_actor<
 
 /// Offers this machine's free slots and turns an assignment into a WORKER.
 using worker_pool_actor = assignee_actor::extend_with<machine_actor>::extend<
-  /// From WORKER, at birth and every second: it is here, under this nonce, holds a slot or not, and is io_bound or not.
-  reacts_to<atom::open_atom, inhash, nonce, bool, bool, lock_watcher_actor>,
+  /// From WORKER, at birth and every second: it is here, under this nonce, holds a slot or not, is io_bound or not, and
+  /// what it reserves.
+  reacts_to<atom::open_atom, inhash, nonce, bool, bool, capacity, lock_watcher_actor>,
   /// From WORKER: its slot is free from now on.
   reacts_to<atom::ended_atom, inhash, fence>,
   // INTERNAL: it was written down whether the machine is drained, or not, and measured

@@ -96,6 +96,28 @@ struct machine_room {
   COPPICE_STRUCT(machine_room, 1, memory_bytes, 2, memory_available_bytes, 3, disk_free_bytes, 4, drained, 5, pressure)
 };
 
+/// What builds reserve of a machine while they run.
+struct capacity {
+  std::uint32_t cores = 0;
+  std::uint64_t memory_bytes = 0;
+  std::uint64_t disk_bytes = 0;
+  COPPICE_STRUCT(capacity, 1, cores, 2, memory_bytes, 3, disk_bytes)
+};
+/// Of those that require a system feature.
+struct feature_reserve {
+  std::string feature;
+  capacity takes;
+  COPPICE_STRUCT(feature_reserve, 1, feature, 2, takes)
+};
+/// How a machine shares itself out among builds.
+struct machine_share {
+  capacity all;                              ///< no cores: it does not say, and nothing is counted
+  capacity left;                             ///< reserved by nobody
+  capacity each;                             ///< that a build reserves
+  std::vector<feature_reserve> special = {}; ///< at least so much, if it requires the feature
+  COPPICE_STRUCT(machine_share, 1, all, 2, left, 3, each, 4, special)
+};
+
 /// WORKER_POOL -> ALLOCATOR, repeated: what this machine can take now.
 struct offer {
   node_id node;
@@ -111,8 +133,9 @@ struct offer {
   std::vector<std::string> mandatory_features = {}; ///< it takes only jobs that require all of these
   std::string version = {};        ///< of its software
   std::uint32_t busy = 0, io_busy = 0; ///< slots in which something runs
+  machine_share share = {};
   COPPICE_STRUCT(offer, 1, node, 2, incarnation, 3, slots_free, 4, slots, 5, systems, 6, features, 7, io_slots_free, 8,
-                 io_slots, 9, short_of, 10, room, 11, mandatory_features, 12, version, 13, busy, 14, io_busy)
+                 io_slots, 9, short_of, 10, room, 11, mandatory_features, 12, version, 13, busy, 14, io_busy, 15, share)
 };
 /// ALLOCATOR -> WORKER_POOL -> FETCHER: what a job that may come next will need, to be fetched when nothing else is.
 /// A later one takes the place of this one.
@@ -138,7 +161,8 @@ struct lend {
 struct waiting {
   inhash key;
   std::string why;
-  COPPICE_STRUCT(waiting, 1, key, 2, why)
+  bool offline = false; ///< a machine could that is offline
+  COPPICE_STRUCT(waiting, 1, key, 2, why, 3, offline)
 };
 
 /// What a build is seen to use while it runs.

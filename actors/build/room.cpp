@@ -15,15 +15,6 @@ namespace coppice::actors {
 namespace {
 
 constexpr std::uint64_t drain_mark_bytes_max = 1024;
-constexpr auto no_limit = std::numeric_limits<std::uint32_t>::max();
-
-/// Builds of this reserve that fit into what is free above the floor, besides those that run.
-std::uint32_t more(std::uint64_t free, std::uint64_t floor, std::uint64_t reserve, std::uint32_t running) {
-  if (free < floor) return 0;
-  if (reserve == 0) return no_limit;
-  const auto all = (free - floor) / reserve;
-  return all <= running ? 0 : static_cast<std::uint32_t>(std::min<std::uint64_t>(all - running, no_limit));
-}
 
 std::string shortage(const char* what, std::uint64_t free, std::uint64_t reserve, const char* reserve_setting,
                      std::uint64_t floor, const char* floor_setting) {
@@ -66,17 +57,41 @@ void pressure_door::on_measured(const machine_pressure& now) {
     }
 }
 
-room::fit room::fits(std::uint32_t running) const {
+machine_share room::share(const capacity& reserved) const {
+  auto s = share_;
+  if (!now_) {
+    s.left = {};
+    return s;
+  }
+  const capacity measured{
+      s.all.cores, now_->memory_available_bytes - std::min(now_->memory_available_bytes, floors_.memory_free_min),
+      now_->disk_free_bytes - std::min(now_->disk_free_bytes, floors_.disk_free_min)};
+  s.all = least(s.all, {s.all.cores, now_->memory_bytes, unmeasured});
+  s.left = least(s.all, measured) - reserved;
+  return s;
+}
+
+room::fit room::fits(const capacity& reserved, const capacity& each) const {
   if (!now_) return {};
   if (!now_->drained.empty()) return {0, "is drained: " + now_->drained};
   if (!door_.shut().empty()) return {0, door_.shut()};
-  const auto memory = more(now_->memory_available_bytes, reserve_.memory_free_min, reserve_.memory_bytes, running);
-  const auto disk = more(now_->disk_free_bytes, reserve_.disk_free_min, reserve_.disk_bytes, running);
-  fit f{std::min(memory, disk), {}};
-  f.short_of = disk <= memory ? shortage("disk", now_->disk_free_bytes, reserve_.disk_bytes, "disk_bytes",
-                                         reserve_.disk_free_min, "disk_free_min")
-                              : shortage("memory", now_->memory_available_bytes, reserve_.memory_bytes, "memory_bytes",
-                                         reserve_.memory_free_min, "memory_free_min");
+  if (now_->disk_free_bytes < floors_.disk_free_min)
+    return {0, shortage("disk", now_->disk_free_bytes, each.disk_bytes, "disk_bytes", floors_.disk_free_min,
+                        "disk_free_min")};
+  if (now_->memory_available_bytes < floors_.memory_free_min)
+    return {0, shortage("memory", now_->memory_available_bytes, each.memory_bytes, "memory_bytes",
+                        floors_.memory_free_min, "memory_free_min")};
+  const auto s = share(reserved);
+  fit f{times(s.left, each), {}};
+  if (f.builds > 0) return f;
+  if (each.cores > s.left.cores)
+    f.short_of = too_little(s.left, s.all, each);
+  else if (each.disk_bytes > s.left.disk_bytes)
+    f.short_of =
+        shortage("disk", now_->disk_free_bytes, each.disk_bytes, "disk_bytes", floors_.disk_free_min, "disk_free_min");
+  else
+    f.short_of = shortage("memory", now_->memory_available_bytes, each.memory_bytes, "memory_bytes",
+                          floors_.memory_free_min, "memory_free_min");
   return f;
 }
 

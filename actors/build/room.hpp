@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/capacity.hpp"
 #include "actors/settings.hpp"
 #include "messages/pipeline.hpp"
 
@@ -26,8 +27,8 @@ private:
   std::string shut_;
 };
 
-/// How many more builds fit on this machine beside what it keeps for itself. A running build counts with its whole
-/// reserve until it is over, besides what it is seen to use: too careful rather than too late.
+/// What of this machine builds may still reserve, beside what it keeps for itself. A running build counts with its
+/// whole reserve until it is over, besides what it is seen to use: too careful rather than too late.
 class room {
 public:
   struct fit {
@@ -35,8 +36,8 @@ public:
     std::string short_of;     ///< what there is too little of for any more, in words that follow the machine's name
   };
 
-  explicit room(const reserve_settings& reserve, const pressure_settings& pressure = {})
-      : reserve_(reserve), door_(pressure) {}
+  room(machine_share share, const reserve_settings& floors, const pressure_settings& pressure = {})
+      : share_(std::move(share)), floors_(floors), door_(pressure) {}
 
   void on_measured(const machine_room& now) {
     now_ = now;
@@ -44,11 +45,14 @@ public:
   }
   /// As last measured; all zero before.
   machine_room now() const { return now_.value_or(machine_room{}); }
-  /// For as many running builds; none fits before the first measurement.
-  fit fits(std::uint32_t running) const;
+  /// How many builds that take so much fit besides those that have reserved so much; none before the first measurement.
+  fit fits(const capacity& reserved, const capacity& each) const;
+  /// What is left besides that; with the machine's floors kept.
+  machine_share share(const capacity& reserved) const;
 
 private:
-  reserve_settings reserve_;
+  machine_share share_; ///< as if nothing were reserved, or measured
+  reserve_settings floors_;
   pressure_door door_;
   std::optional<machine_room> now_;
 };

@@ -82,7 +82,8 @@ worker_state::interface::behavior_type worker_state::make_behavior() {
       if (attempt_.at() == attempt::stage::building) report(p.phase.empty() ? "building" : p.phase, p.last_line);
     },
     [this](atom::tick_atom) {
-      self_->send(peers_.pool, atom::open_v, job_.key, who_, holds_slot_, job_.io_bound, lock_watcher_actor{self_->stable()});
+      self_->send(peers_.pool, atom::open_v, job_.key, who_, holds_slot_, job_.io_bound, config_.takes,
+                  lock_watcher_actor{self_->stable()});
       if (++ticks_ % config_.ticks_per_look == 0 && attempt_.at() != attempt::stage::over) look_at_row();
       look_at_lease();
       end_building();

@@ -75,6 +75,7 @@ public:
     std::filesystem::path jail_program; ///< rt::process_watchdog's
     std::chrono::milliseconds freeze_max{120'000}; ///< so long a build may stand still without a lease
     sandbox_settings sandbox;
+    capacity takes; ///< of the machine, while it holds a slot
     std::optional<rt::process_user> run_as;
     limit_settings limits;
     std::chrono::milliseconds tick{1'000};

@@ -19,7 +19,7 @@ worker_pool_state::worker_pool_state(rt::self<interface>* self, config c, worker
     , peers_(std::move(peers))
     , allocators_(std::move(allocators))
     , workers_(std::move(workers))
-    , room_(config_.reserve, config_.pressure) {
+    , room_(config_.share, config_.reserve, config_.pressure) {
   peers_.pool = self_->stable();
 }
 
@@ -33,11 +33,12 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
   return {
       [this](atom::assign_atom, job& j) { return assign(j); },
       [this](atom::prefetch_atom, const prefetch& what) {
-        if (room_.fits(busy_[false] + busy_[true]).builds > 0) self_->send(peers_.fetcher, atom::prefetch_v, what);
+        // that cores are busy is why it is fetched ahead: only memory and disk count
+        if (fitting()[true].builds > 0) self_->send(peers_.fetcher, atom::prefetch_v, what);
       },
-      [this](atom::open_atom, const inhash& key, const nonce& who, bool counts, bool io_bound,
+      [this](atom::open_atom, const inhash& key, const nonce& who, bool counts, bool io_bound, const capacity& takes,
              const lock_watcher_actor& worker) {
-        on_present(key, {worker, who, counts, io_bound});
+        on_present(key, {worker, who, counts, io_bound, takes});
       },
       [this](atom::ended_atom, const inhash& key, fence) {
         auto found = slots_.find(key);
@@ -98,7 +99,7 @@ caf::result<bool> worker_pool_state::assign(job& j) {
     out.fail(ec::overloaded, "the workers of before have not said yet whether they are there");
   else if (busy_[j.io_bound] >= (j.io_bound ? config_.io_slots : config_.slots))
     out.fail(ec::overloaded, "no slot is free on " + config_.worker.node.value);
-  else if (auto fit = room_.fits(busy_[false] + busy_[true]); fit.builds == 0)
+  else if (auto fit = room_.fits(reserved_, reserved_by(config_.share, j.features, j.io_bound)); fit.builds == 0)
     out.fail(ec::overloaded, config_.worker.node.value + " " + fit.short_of);
   else {
     // answered before the next offer goes out: ALLOCATOR takes an offer to count what it has answers for
@@ -122,8 +123,11 @@ void worker_pool_state::start(job j, const nonce& who, std::optional<store::kept
   options.kind = rt::restart_kind::temporary;
   options.ref.call_timeout = config_.worker_timeout;
   bool resumes = kept.has_value();
-  put(key, {{}, who, !resumes, j.io_bound, j.token});
-  auto order = config_.make(label, options, config_.worker, peers_, std::move(j), who, std::move(kept));
+  auto its = config_.worker;
+  if (!resumes) its.takes = reserved_by(config_.share, j.features, j.io_bound);
+  if (its.takes.cores > 0) its.sandbox.cores = its.takes.cores;
+  put(key, {{}, who, !resumes, j.io_bound, its.takes, j.token});
+  auto order = config_.make(label, options, its, peers_, std::move(j), who, std::move(kept));
   self_->call(workers_, rt::start_child_atom::value, std::move(order))
       .then(
           [this, key, told](const caf::strong_actor_ptr& ref) {
@@ -276,14 +280,16 @@ void worker_pool_state::offer_slots() {
   o.version = config_.version;
   o.busy = computing;
   o.io_busy = waiting;
-  const auto fit = room_.fits(computing + waiting);
-  if (fit.builds == 0) o.short_of = fit.short_of;
-  o.slots_free = std::min(o.slots_free, fit.builds);
-  o.io_slots_free = std::min(o.io_slots_free, fit.builds);
+  o.share = room_.share(reserved_);
+  const auto fit = fitting();
+  o.slots_free = std::min(o.slots_free, fit[false].builds);
+  o.io_slots_free = std::min(o.io_slots_free, fit[true].builds);
+  if (fit[true].builds == 0) o.short_of = fit[true].short_of; // that cores are busy is as it should be
   auto me = assignee_actor{self_->stable()};
   for (auto& a : allocators_)
     self_->send(a, atom::offer_v, o, me);
-  self_->doing(std::to_string(computing) + " of " + std::to_string(config_.slots) + " slots and " +
+  self_->doing(std::to_string(computing) + " of " + std::to_string(config_.slots) + " slots, " +
+               std::to_string(reserved_.cores) + " of " + std::to_string(o.share.all.cores) + " cores and " +
                std::to_string(waiting) + " of " + std::to_string(config_.io_slots) + " I/O slots busy" +
                (o.short_of.empty() ? "" : "; " + o.short_of) + "; " + config_.limits_kept);
   if (o.short_of.empty() != short_of_.empty()) {
@@ -313,12 +319,18 @@ void worker_pool_state::on_measured(const machine_room& now, const caf::error& e
 }
 
 void worker_pool_state::take_measure(const machine_room& now) {
-  const auto fitting = [this] {
-    return std::min(room_.fits(busy_[false] + busy_[true]).builds, config_.slots + config_.io_slots);
+  const auto count = [this] {
+    const auto fit = fitting();
+    return std::pair{std::min(fit[false].builds, config_.slots), std::min(fit[true].builds, config_.io_slots)};
   };
-  const auto before = fitting();
+  const auto before = count();
   room_.on_measured(now);
-  if (ready_ && fitting() != before) offer_slots();
+  if (ready_ && count() != before) offer_slots();
+}
+
+std::array<room::fit, 2> worker_pool_state::fitting() const {
+  return {room_.fits(reserved_, reserved_by(config_.share, {}, false)),
+          room_.fits(reserved_, reserved_by(config_.share, {}, true))};
 }
 
 bool worker_pool_state::has_workers() const {
@@ -330,6 +342,7 @@ bool worker_pool_state::has_workers() const {
 void worker_pool_state::put(const inhash& key, occupant o) {
   drop(key);
   busy_[o.io_bound] += o.counts ? 1 : 0;
+  if (o.counts) reserved_ = reserved_ + o.takes;
   slots_.emplace(key, std::move(o));
   tell_busy();
 }
@@ -338,6 +351,7 @@ void worker_pool_state::drop(const inhash& key) {
   auto found = slots_.find(key);
   if (found == slots_.end()) return;
   busy_[found->second.io_bound] -= found->second.counts ? 1 : 0;
+  if (found->second.counts) reserved_ = reserved_ - found->second.takes;
   slots_.erase(found);
   tell_busy();
 }

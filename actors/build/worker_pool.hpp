@@ -41,8 +41,9 @@ public:
     coppice::incarnation born;
     std::uint32_t slots = 1;
     std::uint32_t io_slots = 4;
+    machine_share share = {};
     reserve_settings reserve = {};
-  pressure_settings pressure = {};
+    pressure_settings pressure = {};
     std::vector<std::filesystem::path> disks = {}; ///< of store and state
     std::filesystem::path drain_mark = {};         ///< see set_drain_mark()
     std::string limits_kept = {}; ///< by what means, for people
@@ -68,6 +69,7 @@ private:
     nonce who;
     bool counts = true; ///< it holds a slot; not so while it only uploads
     bool io_bound = false; ///< which kind of slot
+    capacity takes = {};   ///< while it counts
     fence token = {};      ///< under which its job was placed; none if it was born before this incarnation
   };
   caf::result<bool> assign(job& j);
@@ -91,6 +93,8 @@ private:
   void measure();
   void on_measured(const machine_room& now, const caf::error& e);
   void take_measure(const machine_room& now);
+  /// Ordinary builds; [1] those that are io_bound.
+  std::array<room::fit, 2> fitting() const;
   // orders of operators
   caf::result<ledger::done> drain(const drain_node& order);
   void on_drained(std::uint64_t order, const machine_room& now, const caf::error& e);
@@ -107,6 +111,7 @@ private:
   rt::supervisor_actor workers_;
   std::map<inhash, occupant> slots_;
   std::array<std::uint32_t, 2> busy_{}; ///< of slots_, those that count; [1] of those that are io_bound
+  capacity reserved_;                   ///< by those
   bool offering_ = false;
   std::map<inhash, nonce> orphans_; ///< kept outputs whose WORKER died, and what its lock is held by
   std::map<inhash, nonce> resuming_; ///< those that the journal is being read for

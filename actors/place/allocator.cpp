@@ -9,49 +9,61 @@ allocator_state::allocator_state(rt::self<interface>* self, config c)
 
 allocator_state::interface::behavior_type allocator_state::make_behavior() {
   self_->later(config_.tick, atom::tick_v);
+  recall_machines();
   self_->set_down_handler([this](caf::scheduled_actor*, caf::down_msg& down) { on_down(down); });
   return {
-    [this](atom::place_atom, const job& j, const graph_actor& graph) -> caf::result<ledger::done> {
-      placement::effects out;
-      if (!placement_.add(j, config_.clock->now(), out))
-        return make_error(ec::overloaded,
-                          "the allocator has " + std::to_string(config_.limits.jobs_max) + " jobs waiting");
-      if (placement_.knows(j.key)) graphs_.insert_or_assign(j.key, graph);
-      perform(out);
-      return ledger::done{};
-    },
-    [this](atom::place_atom, const lend& l) {
-      for (auto& key : l.keys) placement_.lend(key, l.priority);
-    },
-    [this](atom::withdraw_atom, const withdraw& w) {
-      placement_.remove(w.key, w.token);
-      graphs_.erase(w.key);
-    },
-    [this](atom::offer_atom, const offer& o, const assignee_actor& pool) {
-      pools_.insert_or_assign(o.node, pool);
-      if (watched_.insert_or_assign(o.node, pool.address()).second) self_->monitor(pool);
-      placement::effects out;
-      placement_.on_offer(o, config_.clock->now(), out);
-      perform(out);
-    },
-    [this](atom::queue_atom, const get_queue& q) -> caf::result<job_queue> {
-      return placement_.page(q, config_.clock->now());
-    },
-    [this](atom::nodes_atom, const get_nodes&) -> caf::result<node_statuses> {
-      return placement_.machines(config_.clock->now());
-    },
-    [this](atom::explain_atom, const placing_query& q) -> caf::result<placing> {
-      return placement_.explain(q, config_.clock->now());
-    },
-    [this](atom::tick_atom) {
-      placement::effects out;
-      placement_.tick(config_.clock->now(), out);
-      perform(out);
-      tell_shortage();
-      tell_queue();
-      tell_corrections();
-      self_->later(config_.tick, atom::tick_v);
-    },
+      [this](atom::place_atom, const job& j, const graph_actor& graph) -> caf::result<ledger::done> {
+        placement::effects out;
+        if (!placement_.add(j, config_.clock->now(), out))
+          return make_error(ec::overloaded,
+                            "the allocator has " + std::to_string(config_.limits.jobs_max) + " jobs waiting");
+        if (placement_.knows(j.key)) graphs_.insert_or_assign(j.key, graph);
+        perform(out);
+        return ledger::done{};
+      },
+      [this](atom::place_atom, const lend& l) {
+        for (auto& key : l.keys)
+          placement_.lend(key, l.priority);
+      },
+      [this](atom::withdraw_atom, const withdraw& w) {
+        placement_.remove(w.key, w.token);
+        graphs_.erase(w.key);
+      },
+      [this](atom::offer_atom, const offer& o, const assignee_actor& pool) {
+        pools_.insert_or_assign(o.node, pool);
+        if (watched_.insert_or_assign(o.node, pool.address()).second) self_->monitor(pool);
+        placement::effects out;
+        placement_.on_offer(o, config_.clock->now(), out);
+        perform(out);
+      },
+      [this](atom::queue_atom, const get_queue& q) -> caf::result<job_queue> {
+        return placement_.page(q, config_.clock->now());
+      },
+      [this](atom::nodes_atom, const get_nodes&) -> caf::result<node_statuses> {
+        return placement_.machines(config_.clock->now());
+      },
+      [this](atom::explain_atom, const placing_query& q) -> caf::result<placing> {
+        return placement_.explain(q, config_.clock->now());
+      },
+      [this](atom::tick_atom) {
+        placement::effects out;
+        placement_.tick(config_.clock->now(), out);
+        perform(out);
+        tell_shortage();
+        tell_queue();
+        tell_corrections();
+        note_machines();
+        self_->later(config_.tick, atom::tick_v);
+      },
+      [this](atom::stored_atom, const std::shared_ptr<const known_machines>& all, const caf::error& e) {
+        if (e) rt::log::warn("ALLOCATOR", "machines of before not known error={}", to_string(from_caf(e)));
+        if (all) recalled(*all);
+        noted_ = 0;
+      },
+      [this](atom::done_atom, std::uint64_t comings, const caf::error& e) {
+        if (e) rt::log::warn("ALLOCATOR", "machines not written down, tried again error={}", to_string(from_caf(e)));
+        noted_ = e ? 0 : comings;
+      },
   };
 }
 
@@ -63,7 +75,7 @@ void allocator_state::perform(placement::effects& effects) {
       self_->send(pools_.at(p->node), atom::prefetch_v, prefetch{p->job.key, p->job.inputs});
     if (auto* u = std::get_if<placement::unplaceable>(&e))
       if (auto graph = graphs_.find(u->key); graph != graphs_.end())
-        self_->send(graph->second, atom::waiting_v, waiting{u->key, u->why});
+        self_->send(graph->second, atom::waiting_v, waiting{u->key, u->why, u->offline});
   }
   self_->doing(std::to_string(placement_.waiting()) + " jobs waiting, " + std::to_string(placement_.slots_free(false)) +
                " slots and " + std::to_string(placement_.slots_free(true)) + " I/O slots free, " +
@@ -148,6 +160,48 @@ void allocator_state::recheck(const placement::recheck& r) {
         placement_.on_lost(j, config_.clock->now(), out);
         perform(out);
       });
+}
+
+void allocator_state::recall_machines() {
+  if (config_.machines_file.empty()) return;
+  using all_of_them = std::shared_ptr<const known_machines>;
+  auto told = [me = self_->incarnation()](all_of_them all, caf::error e) {
+    caf::anon_send(me, atom::stored_v, std::move(all), std::move(e));
+  };
+  const bool posted = rt::post_and_send(
+      *config_.pool, [file = config_.machines_file] { return read_known_machines(file); },
+      [told](expected<known_machines> all) {
+        all ? told(std::make_shared<const known_machines>(std::move(*all)), {}) : told({}, make_error(all.error()));
+      },
+      [told](const std::string& what) { told({}, make_error(ec::crashed, what)); });
+  if (!posted) told({}, make_error(ec::overloaded, "the pool is full"));
+}
+
+void allocator_state::recalled(const known_machines& all) {
+  const auto wall = std::chrono::duration_cast<std::chrono::milliseconds>(config_.clock->wall_now().time_since_epoch());
+  for (const auto& m : all.rows) {
+    const auto ago =
+        std::max(std::chrono::milliseconds{0}, wall - std::chrono::milliseconds{m.heard_ms}); // clocks are set
+    placement_.remember(m.what, config_.clock->now() - ago);
+  }
+}
+
+// One that comes or goes while the file is written is written down at the next tick.
+void allocator_state::note_machines() {
+  if (!noted_ || *noted_ == placement_.comings()) return;
+  noted_.reset();
+  const auto wall = std::chrono::duration_cast<std::chrono::milliseconds>(config_.clock->wall_now().time_since_epoch());
+  known_machines all;
+  for (auto& m : placement_.machines(config_.clock->now()).rows)
+    all.rows.push_back({std::move(m.what), wall.count() - m.heard_ms});
+  auto told = [me = self_->incarnation(), n = placement_.comings()](caf::error e) {
+    caf::anon_send(me, atom::done_v, n, std::move(e));
+  };
+  const bool posted = rt::post_and_send(
+      *config_.pool, [file = config_.machines_file, all = std::move(all)] { return write_known_machines(file, all); },
+      [told](expected<void> done) { told(done ? caf::error{} : make_error(done.error())); },
+      [told](const std::string& what) { told(make_error(ec::crashed, what)); });
+  if (!posted) told(make_error(ec::overloaded, "the pool is full"));
 }
 
 } // namespace coppice::actors

@@ -1,5 +1,7 @@
 #include "actors/place/placement.hpp"
 
+#include "actors/capacity.hpp"
+
 #include <algorithm>
 #include <utility>
 
@@ -108,15 +110,22 @@ void placement::remove(const inhash& key, fence token) {
 void placement::on_offer(const offer& o, time_point now, effects& out) {
   const auto [known, fresh] = machines_.try_emplace(o.node, machine{{}, now, now, {}, {}});
   auto& m = known->second;
-  if (fresh) offline_.erase(o.node);
+  if (fresh) {
+    offline_.erase(o.node);
+    ++comings_;
+  }
   bool news = m.what.systems != o.systems || m.what.features != o.features ||
-              m.what.mandatory_features != o.mandatory_features;
-  m = {o, now, m.since, m.prepares, {}};
+              m.what.mandatory_features != o.mandatory_features || m.what.share.all != o.share.all ||
+              m.what.share.special != o.share.special;
+  m = {o, now, m.since, m.prepares, {}, m.kept_for};
   for (bool io_bound : {false, true}) {
-    auto& free = free_of(m, io_bound);
+    auto& free = slots_of(m, io_bound);
     m.kept[io_bound] = std::min(free, static_cast<std::uint32_t>(under_way_[o.node][io_bound].size()));
     free -= m.kept[io_bound];
   }
+  for (auto& keys : under_way_[o.node])
+    for (auto& key : keys)
+      reserve(m, jobs_.at(key));
   if (news)
     for (auto& queue : queues_)
       for (auto& r : queue)
@@ -128,6 +137,17 @@ void placement::forget(std::map<node_id, machine>::iterator m, time_point now) {
   auto gone = machines_.extract(m);
   gone.mapped().since = now;
   offline_.insert_or_assign(gone.key(), std::move(gone.mapped()));
+  ++comings_;
+  bound_offline();
+}
+
+void placement::remember(const offer& o, time_point heard) {
+  if (machines_.contains(o.node)) return;
+  offline_.try_emplace(o.node, machine{o, heard, heard, {}, {}});
+  bound_offline();
+}
+
+void placement::bound_offline() {
   if (offline_.size() <= options_.offline_max) return;
   offline_.erase(std::min_element(offline_.begin(), offline_.end(),
                                   [](auto& a, auto& b) { return a.second.heard < b.second.heard; }));
@@ -158,7 +178,7 @@ void placement::on_refused(const inhash& key, fence token, const node_id& node, 
   auto m = machines_.find(node);
   if (m != machines_.end() && full)
     for (bool io_bound : {false, true})
-      free_of(m->second, io_bound) = m->second.kept[io_bound] = 0;
+      slots_of(m->second, io_bound) = m->second.kept[io_bound] = 0;
   auto found = jobs_.find(key);
   if (found != jobs_.end() && found->second.assigned && found->second.node == node &&
       found->second.job.token == token) {
@@ -179,6 +199,7 @@ void placement::tick(time_point now, effects& out) {
   std::erase_if(taken_, [&](auto& t) { return now - t.second.heard > options_.taken_ttl; });
   for (auto m = machines_.begin(); m != machines_.end();)
     if (auto old = m++; now - old->second.heard > options_.offer_ttl) forget(old, now);
+  comings_ += std::erase_if(offline_, [&](auto& m) { return now - m.second.heard > options_.offline_ttl; });
   for (auto& [id, kinds] : under_way_)
     for (auto& keys : kinds)
       for (auto k = keys.begin(); k != keys.end();) {
@@ -203,14 +224,17 @@ void placement::prepare_next(bool io_bound, effects& out) {
   std::vector<machine*> idle; // of those that are full, which have nothing to prepare for
   std::set<inhash> prepared;
   for (auto& [id, m] : machines_) {
-    if (m.prepares) {
+    const bool kept = !io_bound && m.kept_for;
+    if (m.prepares && (!kept || m.kept_for == m.prepares)) {
       const auto job = jobs_.find(*m.prepares);
       if (job != jobs_.end() && !job->second.assigned) {
         prepared.insert(*m.prepares);
         continue;
       }
     }
-    if (free_of(m, io_bound) == 0 && m.what.short_of.empty() && (io_bound ? m.what.io_slots : m.what.slots) > 0) idle.push_back(&m);
+    if ((kept || free_of(m, io_bound) == 0) && m.what.short_of.empty() &&
+        (io_bound ? m.what.io_slots : m.what.slots) > 0)
+      idle.push_back(&m);
   }
   std::size_t seen = 0;
   for (auto& r : queues_[io_bound]) {
@@ -219,7 +243,7 @@ void placement::prepare_next(bool io_bound, effects& out) {
     if (e.job.inputs->empty() || prepared.contains(e.job.key)) continue;
     auto best = idle.end();
     for (auto m = idle.begin(); m != idle.end(); ++m)
-      if (lacks(**m, demand_of(e.job)).empty() &&
+      if (!spoken_for(**m, e.job) && lacks(**m, demand_of(e.job)).empty() &&
           (best == idle.end() || holdings_.missing_steps((*m)->what.node, e.job.heavy) <
                                      holdings_.missing_steps((*best)->what.node, e.job.heavy)))
         best = m;
@@ -231,23 +255,34 @@ void placement::prepare_next(bool io_bound, effects& out) {
   }
 }
 
+bool placement::spoken_for(const machine& m, const coppice::job& j) {
+  return !j.io_bound && m.kept_for && m.kept_for != j.key;
+}
+
 void placement::give_back(machine& m, const entry& e) {
+  m.what.share.left = m.what.share.left + e.took;
   auto& kept = m.kept[e.job.io_bound];
   if (m.heard > e.assigned_at) {
     if (kept == 0) return;
     --kept;
   }
-  ++free_of(m, e.job.io_bound);
+  ++slots_of(m, e.job.io_bound);
 }
 
-std::uint32_t& placement::free_of(machine& m, bool io_bound) {
+std::uint32_t& placement::slots_of(machine& m, bool io_bound) {
   return io_bound ? m.what.io_slots_free : m.what.slots_free;
+}
+
+// If ordinary jobs did not fit into free slots, each look at the queue would go through all of it and find none.
+std::uint32_t placement::free_of(const machine& m, bool io_bound) {
+  return std::min(io_bound ? m.what.io_slots_free : m.what.slots_free,
+                  times(m.what.share.left, reserved_by(m.what.share, {}, io_bound)));
 }
 
 std::size_t placement::slots_free(bool io_bound) const {
   std::size_t n = 0;
   for (auto& [id, m] : machines_)
-    n += io_bound ? m.what.io_slots_free : m.what.slots_free;
+    n += free_of(m, io_bound);
   return n;
 }
 
@@ -268,7 +303,18 @@ std::string placement::lacks(const machine& m, const demand& d) {
     if (!has(m.what.features, f)) return "has no feature '" + f + "'";
   for (auto& f : m.what.mandatory_features)
     if (!has(d.features, f)) return "takes only what requires feature '" + f + "'";
-  return {};
+  const auto& all = m.what.share.all;
+  return too_little(all, all, takes(m, d));
+}
+
+capacity placement::takes(const machine& m, const demand& d) {
+  return reserved_by(m.what.share, d.features, d.io_bound);
+}
+
+void placement::reserve(machine& m, entry& e) {
+  auto& share = m.what.share;
+  e.took = least(takes(m, demand_of(e.job)), share.left);
+  share.left = share.left - e.took;
 }
 
 void placement::tell_unplaceable(entry& e, effects& out) {
@@ -282,8 +328,11 @@ void placement::tell_unplaceable(entry& e, effects& out) {
     }
     why += (why.empty() ? "" : "; ") + id.value + " " + what;
   }
-  if (!std::exchange(e.told_unplaceable, true))
-    out.emplace_back(unplaceable{e.job.key, "no machine can build it: " + why});
+  if (std::exchange(e.told_unplaceable, true)) return;
+  const auto away = std::find_if(offline_.begin(), offline_.end(),
+                                 [&](auto& m) { return lacks(m.second, demand_of(e.job)).empty(); });
+  if (away != offline_.end()) why += "; " + away->first.value + " could, and is offline";
+  out.emplace_back(unplaceable{e.job.key, "no machine can build it: " + why, away != offline_.end()});
 }
 
 void placement::place(time_point now, effects& out) {
@@ -291,33 +340,74 @@ void placement::place(time_point now, effects& out) {
   place(true, now, out);
 }
 
+placement::machine* placement::best_for(const entry& e, bool& any_free, bool& cramped) {
+  machine* best = nullptr;
+  std::pair<std::uint64_t, std::int64_t> best_cost; // steps to move; then most free slots: builds spread
+  const auto d = demand_of(e.job);
+  for (auto& [id, m] : machines_) {
+    const auto slots = free_of(m, d.io_bound);
+    if (spoken_for(m, e.job)) continue;
+    any_free = any_free || slots > 0;
+    if (auto barred = e.barred.find(id); barred != e.barred.end() && barred->second == m.heard) continue;
+    if (!lacks(m, d).empty()) continue;
+    const bool roomy = times(m.what.share.left, takes(m, d)) > 0;
+    cramped = cramped || !roomy;
+    if (slots == 0 || !roomy) continue;
+    const std::pair cost{holdings_.missing_steps(id, e.job.heavy), -static_cast<std::int64_t>(slots)};
+    if (best && cost >= best_cost) continue;
+    best = &m;
+    best_cost = cost;
+  }
+  return best;
+}
+
+// The machine stays the same while it can take the job, or none would ever become empty enough. None is chosen while
+// nothing is free anywhere: the first that has something free is nearer to having room.
+void placement::keep_one_for(entry& e, time_point now) {
+  if (!e.overtaken || now - *e.overtaken < options_.overtaken_max) return;
+  machine* most = nullptr; // of it most is left; then least has to be moved to it
+  std::tuple<bool, std::uint32_t, std::int64_t> most_worth;
+  for (auto& [id, m] : machines_) {
+    if (!lacks(m, demand_of(e.job)).empty()) continue;
+    const std::tuple worth{e.keeps == id, m.what.share.left.cores,
+                           -static_cast<std::int64_t>(holdings_.missing_steps(id, e.job.heavy))};
+    if (most && worth <= most_worth) continue;
+    most = &m;
+    most_worth = worth;
+  }
+  if (!most || (!e.keeps && most->what.share.left.cores == 0)) return;
+  e.keeps = most->what.node;
+  most->kept_for = e.job.key;
+}
+
 void placement::place(bool io_bound, time_point now, effects& out) {
   auto& queue = queues_[io_bound];
+  entry* cramped = nullptr; // the most urgent that fits nowhere just now, and would, were there fewer builds
+  if (!io_bound)
+    for (auto& [id, m] : machines_)
+      m.kept_for.reset();
   for (auto next = queue.begin(); next != queue.end();) {
-    machine* best = nullptr;
-    std::pair<std::uint64_t, std::int64_t> best_cost; // steps to move; then most free slots: builds spread
     auto& e = jobs_.at(std::get<3>(*next));
-    bool any_free = false;
-    for (auto& [id, m] : machines_) {
-      const auto slots = free_of(m, io_bound);
-      any_free = any_free || slots > 0;
-      if (auto barred = e.barred.find(id); barred != e.barred.end() && barred->second == m.heard) continue;
-      if (slots == 0 || !lacks(m, demand_of(e.job)).empty()) continue;
-      const std::pair cost{holdings_.missing_steps(id, e.job.heavy), -static_cast<std::int64_t>(slots)};
-      if (best && cost >= best_cost) continue;
-      best = &m;
-      best_cost = cost;
+    bool any_free = false, lacks_room = false;
+    auto* best = best_for(e, any_free, lacks_room);
+    if (!best && lacks_room && !cramped && !io_bound) {
+      cramped = &e;
+      keep_one_for(e, now);
     }
     if (!any_free) return;
     if (!best) {
       ++next;
       continue;
     }
-    --free_of(*best, io_bound);
+    if (cramped && !cramped->overtaken && lacks(*best, demand_of(cramped->job)).empty()) cramped->overtaken = now;
+    --slots_of(*best, io_bound);
+    reserve(*best, e);
     e.assigned = true;
     e.assigned_at = now;
     e.node = best->what.node;
     holdings_.on_given(e.node, e.job.heavy);
+    e.overtaken.reset();
+    e.keeps.reset();
     under_way(e).insert(e.job.key);
     out.emplace_back(assign{e.node, e.job});
     next = queue.erase(next);

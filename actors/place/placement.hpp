@@ -26,7 +26,11 @@ public:
   struct options {
     std::chrono::milliseconds offer_ttl{15'000};    ///< an offer that is not repeated for so long is forgotten
     std::chrono::milliseconds assign_ttl{10'000};   ///< an assignment that is not seen to start by then is void
+    /// A job that finds too few cores, memory or disk left beside free slots is overtaken by smaller ones for so long;
+    /// then a machine takes nothing that computes but what is more urgent, until there is room for it.
+    std::chrono::milliseconds overtaken_max{60'000};
     std::chrono::milliseconds taken_ttl{15'000};    ///< a taken job that is not placed again for so long is forgotten
+    std::chrono::hours offline_ttl{30 * 24};        ///< then it is remembered no more
     std::size_t offline_max = 1'000;                ///< machines that are remembered without an offer, the latest ones
     std::size_t jobs_max = 1'000'000;               ///< waiting jobs; further ones are refused
     std::size_t prepared_max = 64;                  ///< the most urgent jobs, of which machines prepare one each
@@ -41,16 +45,19 @@ public:
     coppice::job job;
   };
   /// No machine that offers itself could ever take it; `why` names what they lack, and is empty once one could.
+  /// `offline`: one could that is remembered.
   struct unplaceable {
     inhash key;
     std::string why;
+    bool offline = false;
   };
   /// That machine took this job, and yet it is placed again: does it have it? Answer by on_assigned or on_refused.
   struct recheck {
     node_id node;
     coppice::job job;
   };
-  /// All slots of that machine are busy, and this job is likely to be its next: its inputs can be fetched meanwhile.
+  /// All slots of that machine are busy, or it is kept for this job, and this job is likely to be its next: its inputs
+  /// can be fetched meanwhile.
   struct prepare {
     node_id node;
     coppice::job job;
@@ -79,6 +86,10 @@ public:
   void on_refused(const inhash& key, fence token, const node_id& node, bool full, time_point now, effects& out);
   /// The machine does not have (any more) what it took: the job is placed anew.
   void on_lost(const coppice::job& j, time_point now, effects& out);
+  /// This machine offered itself then, before this ALLOCATOR was there: it is offline until it does again.
+  void remember(const offer& o, time_point heard);
+  /// Counts the machines that came, went or were forgotten.
+  std::uint64_t comings() const { return comings_; }
   /// Forgets what is too old, and places what became free by that, or should have been placed before.
   void tick(time_point now, effects& out);
 
@@ -116,6 +127,9 @@ private:
     std::map<node_id, time_point> barred; ///< machines that refused it, and when the offer was heard that they did by
     bool told_unplaceable = false;
     bool lost = false; ///< whoever had it does not know of it
+    capacity took = {};                  ///< if assigned: of what its machine offers
+    std::optional<time_point> overtaken; ///< since then smaller ones go first
+    std::optional<node_id> keeps = {};   ///< the machine that is kept for it
   };
   struct taken {
     fence token;
@@ -127,6 +141,7 @@ private:
     time_point heard, since; ///< last; and from when on it has offered itself, or not
     std::optional<inhash> prepares = {}; ///< the job that it was told to prepare for last
     std::array<std::uint32_t, 2> kept{}; ///< slots of the offer that wait for assignments made before it; [1] of io_bound
+    std::optional<inhash> kept_for = {}; ///< the job that has been overtaken for too long
   };
   /// Smaller goes first.
   using rank = std::tuple<std::int64_t, std::int64_t, std::uint64_t, inhash>;
@@ -139,8 +154,10 @@ private:
     const std::string& system;
     const std::vector<std::string>& features;
     bool io_bound;
+    const inhash& key;
   };
-  static demand demand_of(const coppice::job& j) { return {j.system, j.features, j.io_bound}; }
+  static demand demand_of(const coppice::job& j) { return {j.system, j.features, j.io_bound, j.key}; }
+  static capacity takes(const machine& m, const demand& d);
   /// Empty if the machine could take the job when it has a free slot, else why not, in words that follow its name.
   static std::string lacks(const machine& m, const demand& d);
   /// Empty if it could take it now.
@@ -149,17 +166,25 @@ private:
   queued_job describe(const entry& e, std::uint64_t position, time_point now) const;
   /// The slot of an assignment is free again.
   static void give_back(machine& m, const entry& e);
+  /// What an assignment takes is left no more.
+  static void reserve(machine& m, entry& e);
+  /// The machine where a job has a free slot and room; null if there is none, and `cramped` if one lacks only room.
+  machine* best_for(const entry& e, bool& any_free, bool& cramped);
+  /// It is kept for another job.
+  static bool spoken_for(const machine& m, const coppice::job& j);
+  /// Keeps a machine for a job that has been overtaken for too long.
+  void keep_one_for(entry& e, time_point now);
   /// The other side of slots_free in an offer.
-  static std::uint32_t& free_of(machine& m, bool io_bound);
-  static std::uint32_t free_of(const machine& m, bool io_bound) {
-    return io_bound ? m.what.io_slots_free : m.what.slots_free;
-  }
+  static std::uint32_t& slots_of(machine& m, bool io_bound);
+  /// Free slots, as far as ordinary jobs fit into them.
+  static std::uint32_t free_of(const machine& m, bool io_bound);
   std::set<rank>& queue_of(const entry& e) { return queues_[e.job.io_bound]; }
   const std::set<rank>& queue_of(const entry& e) const { return queues_[e.job.io_bound]; }
   std::set<inhash>& under_way(const entry& e) { return under_way_[e.node][e.job.io_bound]; }
   bool is_taken(const coppice::job& j, time_point now, effects& out);
   /// Its offer counts no more.
   void forget(std::map<node_id, machine>::iterator m, time_point now);
+  void bound_offline();
   void place(time_point now, effects& out);
   void place(bool io_bound, time_point now, effects& out);
   void tell_unplaceable(entry& e, effects& out);
@@ -176,6 +201,7 @@ private:
   holdings holdings_;
   std::uint64_t arrivals_ = 0;
   std::uint64_t corrections_ = 0;
+  std::uint64_t comings_ = 0;
 };
 
 } // namespace coppice::actors

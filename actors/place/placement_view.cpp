@@ -1,3 +1,4 @@
+#include "actors/capacity.hpp"
 #include "actors/place/placement.hpp"
 
 #include <algorithm>
@@ -15,8 +16,14 @@ constexpr std::size_t why_bytes_max = 300;
 
 std::string placement::why_not(const machine& m, const demand& d) {
   if (auto what = lacks(m, d); !what.empty()) return what;
-  if (free_of(m, d.io_bound) > 0) return {};
+  const auto& share = m.what.share;
+  if (!d.io_bound && m.kept_for && m.kept_for != d.key)
+    return "is kept for a larger build, which others have overtaken for too long (" + m.kept_for->to_string() + ")";
+  const auto room = too_little(share.left, share.all, takes(m, d));
+  const bool slot = free_of(m, d.io_bound) > 0;
+  if (slot && room.empty()) return {};
   if (!m.what.short_of.empty()) return m.what.short_of;
+  if (!room.empty() && (d.io_bound ? m.what.io_busy < m.what.io_slots : m.what.busy < m.what.slots)) return room;
   return "has no free slot (" + std::to_string(d.io_bound ? m.what.io_slots : m.what.slots) +
          (d.io_bound ? " for what waits for network or disk)" : ")");
 }
@@ -70,16 +77,19 @@ job_queue placement::page(const get_queue& q, time_point now) const {
 node_statuses placement::machines(time_point now) const {
   node_statuses all;
   for (auto* some : {&machines_, &offline_})
-    for (auto& [id, m] : *some)
+    for (auto& [id, m] : *some) {
       all.rows.push_back({m.what, duration_cast<milliseconds>(now - m.heard).count(), some == &machines_,
                           duration_cast<milliseconds>(now - m.since).count()});
+      all.rows.back().what.slots_free = free_of(m, false);
+      all.rows.back().what.io_slots_free = free_of(m, true);
+    }
   return all;
 }
 
 placing placement::explain(const placing_query& q, time_point now) const {
   placing p;
   for (auto& [id, m] : machines_)
-    p.machines.push_back({id, why_not(m, {q.system, q.features, q.io_bound})});
+    p.machines.push_back({id, why_not(m, {q.system, q.features, q.io_bound, q.key})});
   for (auto& [id, m] : offline_)
     p.machines.push_back({id, "is offline"});
   p.total = queues_[q.io_bound].size();

@@ -184,7 +184,7 @@ void graph_state::on_waiting(const waiting& w) {
   auto& told = unplaceable_[w.key]; // ALLOCATOR repeats it
   if (!plan_ || told == w.why) return;
   told = w.why;
-  perform(plan_->on_unplaceable(w.key, w.why));
+  perform(plan_->on_unplaceable(w.key, w.why, w.offline));
 }
 
 void graph_state::tell(step_event e) {

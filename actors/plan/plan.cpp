@@ -115,11 +115,11 @@ plan::effects plan::on_retry(const inhash& key, fence token) {
   return out;
 }
 
-plan::effects plan::on_unplaceable(const inhash& key, const std::string& why) {
+plan::effects plan::on_unplaceable(const inhash& key, const std::string& why, bool offline) {
   effects out;
   for (auto i : nodes_of(key)) {
     if (steps_[i].at != life::queued && steps_[i].at != life::waiting) continue;
-    if (!options_.fail_unplaceable) {
+    if (!options_.fail_unplaceable || offline) {
       auto e = event_of(i);
       e.text = why;
       out.emplace_back(tell{std::move(e)});

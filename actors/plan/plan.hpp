@@ -118,8 +118,9 @@ public:
   effects on_acquire_failed(const inhash& key);
   /// The delay of retry_later is over.
   effects on_retry(const inhash& key, fence token);
-  /// No machine that is there can ever take it; `why` says so, and is empty once one can.
-  effects on_unplaceable(const inhash& key, const std::string& why);
+  /// No machine that is there can ever take it; `why` says so, and is empty once one can. `offline`: one could that is
+  /// not there just now; then nothing fails for it.
+  effects on_unplaceable(const inhash& key, const std::string& why, bool offline = false);
   /// The request ended elsewhere (cancelled, say): lets go of what is held.
   effects stop();
   /// Inputs of `user` are gone although they were told to be there, in a store of ours or upstream. `producers` are the

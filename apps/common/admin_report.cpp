@@ -58,6 +58,10 @@ json node_json(const node_status& node) {
           {"slots_free", o.slots_free},
           {"io_slots", o.io_slots},
           {"io_slots_free", o.io_slots_free},
+          {"cores", o.share.all.cores},
+          {"cores_left", o.share.left.cores},
+          {"memory_left_bytes", o.share.left.memory_bytes},
+          {"disk_left_bytes", o.share.left.disk_bytes},
           {"systems", o.systems},
           {"features", o.features},
           {"memory_bytes", o.room.memory_bytes},
@@ -69,7 +73,11 @@ json node_json(const node_status& node) {
           {"mandatory_features", o.mandatory_features},
           {"busy", o.busy},
           {"io_busy", o.io_busy},
-          {"pressure", {{"cpu", o.room.pressure.cpu}, {"memory", o.room.pressure.memory}, {"io", o.room.pressure.io}, {"load", o.room.pressure.load}}},
+          {"pressure",
+           {{"cpu", o.room.pressure.cpu},
+            {"memory", o.room.pressure.memory},
+            {"io", o.room.pressure.io},
+            {"load", o.room.pressure.load}}},
           {"version", o.version},
           {"online", node.online},
           {"since_s", seconds(node.since_ms)},
@@ -82,17 +90,19 @@ std::vector<std::string> node_cells(const node_status& node) {
   return {cleaned(o.node.value),
           !node.online              ? "offline"
           : !o.room.drained.empty() ? "drained"
-          : !o.short_of.empty()   ? "short"
-                                  : "ready",
+          : !o.short_of.empty()     ? "short"
+                                    : "ready",
           slots_text(o.slots_free, o.slots),
           slots_text(o.io_slots_free, o.io_slots),
           std::to_string(o.busy + o.io_busy),
+          slots_text(o.share.left.cores, o.share.all.cores),
           bytes_text(o.room.memory_available_bytes),
           bytes_text(o.room.disk_free_bytes),
           ago(node.since_ms),
           ago(node.heard_ms) + " ago",
           cleaned(o.version),
-          p.load > 0 ? fmt::format("load {:.1f}", p.load / 100.0) : fmt::format("cpu {} mem {} io {}", p.cpu, p.memory, p.io),
+          p.load > 0 ? fmt::format("load {:.1f}", p.load / 100.0)
+                     : fmt::format("cpu {} mem {} io {}", p.cpu, p.memory, p.io),
           joined(o.systems),
           joined(o.features),
           cleaned(o.short_of)};

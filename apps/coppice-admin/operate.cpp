@@ -90,6 +90,7 @@ expected<void> nodes_command(farm& f, bool json) {
                 {"FREE", 1},
                 {"FREE IO", 4},
                 {"BUSY", 2},
+                {"CORES", 2},
                 {"MEMORY", 3},
                 {"DISK", 3},
                 {"SINCE", 5},

@@ -1,19 +1,19 @@
 #include "bench/support/idle_farm.hpp"
 
-#include "actors/deliver/cache_server.hpp"
-#include "actors/tree.hpp"
-#include "bench/support/idle_worker.hpp"
-#include "bench/support/memory_blobs.hpp"
+#include "bench/support/idle_node.hpp"
 #include "messages/wire.hpp"
-#include "runtime/pool.hpp"
-#include "runtime/process_loop.hpp"
 #include "runtime/random.hpp"
 #include "store/closure.hpp"
 
-#include <caf/actor_system_config.hpp>
 #include <caf/scoped_actor.hpp>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <csignal>
+#include <ctime>
+#include <iostream>
 #include <thread>
 
 namespace coppice::bench {
@@ -22,80 +22,112 @@ namespace {
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
-struct scheduler_config : caf::actor_system_config {
-  scheduler_config() {
-    set("scheduler.policy", caf::atom("sharing"));
-    set("scheduler.max-threads", std::size_t{std::max(1u, std::thread::hardware_concurrency())});
-  }
-};
-
 template <class T>
 T need(expected<T> x) {
   if (!x) throw std::runtime_error(to_string(x.error()));
   return std::move(*x);
 }
-void need(expected<void> x) {
-  if (!x) throw std::runtime_error(to_string(x.error()));
-}
 
 /// How long an answer about events may wait for some.
 constexpr std::uint32_t follow_wait_ms = 200;
+constexpr auto members_wait = 30s;
 
-const blob_id output_blob = [] {
-  blob_id b;
-  b.bytes[0] = 1;
-  return b;
-}();
+/// A process of its own that is a member, once it is told where the hub is; killed by the destructor, or with us.
+class member_process {
+public:
+  member_process(const idle_farm::options& o, std::string name, rt::key_pair keys, std::string hub_key) {
+    int ends[2];
+    if (::pipe(ends) < 0) throw std::runtime_error("cannot make a pipe");
+    pid_ = ::fork();
+    if (pid_ < 0) throw std::runtime_error("cannot fork");
+    if (pid_ > 0) {
+      ::close(ends[0]);
+      tell_ = ends[1];
+      return;
+    }
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::close(ends[1]);
+    try {
+      std::string where(200, 0);
+      const auto n = ::read(ends[0], where.data(), where.size());
+      if (n <= 0) ::_exit(1);
+      where.resize(static_cast<std::size_t>(n));
+      fs::create_directories(o.dir / name);
+      idle_link link{keys, {}, rt::node_address{{"bench"}, where, std::move(hub_key), keys}};
+      idle_node node{{o.dir / name, name, o.slots, o.events, std::move(link)}};
+      for (;;)
+        ::pause();
+    } catch (const std::exception& e) {
+      std::cerr << name << ": " << e.what() << std::endl;
+    }
+    ::_exit(1);
+  }
+  member_process(member_process&& other) noexcept
+      : pid_(std::exchange(other.pid_, -1)), tell_(std::exchange(other.tell_, -1)) {}
+  member_process& operator=(member_process&&) = delete;
+  ~member_process() {
+    if (tell_ >= 0) ::close(tell_);
+    if (pid_ > 0) {
+      ::kill(pid_, SIGKILL);
+      ::waitpid(pid_, nullptr, 0);
+    }
+  }
+  void start(const std::string& hub) {
+    if (::write(tell_, hub.data(), hub.size()) != static_cast<ssize_t>(hub.size()))
+      throw std::runtime_error("cannot tell a member where its hub is");
+  }
+  double cpu_s() const {
+    clockid_t clock{};
+    timespec t{};
+    if (::clock_getcpuclockid(pid_, &clock) != 0 || ::clock_gettime(clock, &t) != 0)
+      throw std::runtime_error("a member has ended");
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+  }
+
+private:
+  pid_t pid_ = -1;
+  int tell_ = -1;
+};
 
 } // namespace
 
 struct idle_farm::impl {
-  explicit impl(const options& o)
-      : dir(o.dir)
-      , local(need(store::local_store::open({dir / "local", "/nix/store", {}, {}, true})))
-      , kept(need(store::kept_journal::open(dir / "kept")))
-      , pool(std::max(1u, std::thread::hardware_concurrency()), 65'536)
-      , ledger_thread(1, 16) {
-    actors::node_parts parts;
-    parts.settings.http = "127.0.0.1:0";
-    parts.state_dir = dir;
-    parts.me = {{"bench"}, rt::random_id<session_id>(), {1}};
-    parts.version = "bench";
-    parts.open_ledger = o.open_ledger;
-    if (!parts.open_ledger)
-      parts.open_ledger = [file = dir / "ledger.sqlite"] { return store::open_sqlite_ledger(file); };
-    parts.blobs = &blobs;
-    parts.local = local.get();
-    parts.kept = &kept;
-    parts.processes = &processes;
-    parts.pool = &pool;
-    parts.ledger_thread = &ledger_thread;
-    parts.clock = &clock;
-    parts.cgroups = &cgroups;
-    parts.signing_key = std::make_shared<nix::secret_key>(*nix::secret_key::generate("bench-1"));
-    parts.systems = {"x86_64-linux"};
-    parts.slots = o.slots;
-    parts.http_port = &http_port;
-    parts.make_worker = idle_workers(output_blob);
-    parts.keeps_events = o.events;
-    events = o.events;
-    tree.emplace(need(actors::declare_tree(directory, parts)));
-    root = tree->root.run();
-    ledger = directory.find_as<ledger_actor>("/bench/lock/ledger");
-    transact(ledger::register_blob{output_blob, {1}, 100});
+  explicit impl(const options& o) : dir(o.dir), events(o.events) {
+    auto own = rt::make_keys();
+    rt::authorized_keys allowed;
+    for (std::uint32_t i = 1; i <= o.members; ++i) { // before this process has threads
+      auto name = "member" + std::to_string(i);
+      auto keys = rt::make_keys();
+      allowed.key.push_back({name, role::node, keys.public_key});
+      members.emplace_back(o, name, keys, own.public_key);
+    }
+    std::optional<idle_link> link;
+    if (o.members > 0) link = idle_link{own, allowed, {}};
+    node.emplace(
+        idle_node::options{dir, "bench", o.members > 0 ? 0 : o.slots, o.events, std::move(link), o.open_ledger});
+    ledger = node->directory().find_as<ledger_actor>("/bench/lock/ledger");
+    transact(ledger::register_blob{idle_node::output_blob, {1}, 100});
+    for (auto& m : members)
+      m.start(node->endpoint());
+    wait_for_members(o);
   }
-  ~impl() {
-    rt::shut_down_and_wait(system, root, 20s);
-    pool.close();
-    ledger_thread.close();
-    root = nullptr;
 
-    tree.reset();
+  void wait_for_members(const options& o) {
+    if (o.members == 0) return;
+    const auto end = std::chrono::steady_clock::now() + members_wait;
+    for (std::uint32_t slots = 0; slots < o.members * o.slots; std::this_thread::sleep_for(20ms)) {
+      if (std::chrono::steady_clock::now() > end) throw std::runtime_error("the members do not offer their slots");
+      slots = 0;
+      for (auto& row :
+           ask<node_statuses>(*node->tree().inspector, atom::nodes_v, caller{"bench", role::observer}, get_nodes{})
+               .rows)
+        if (row.what.node.value != "bench") slots += row.what.slots_free;
+    }
   }
 
   template <class Answer, class Handle, class... Ts>
   Answer ask(const Handle& to, Ts... xs) {
-    caf::scoped_actor self{system};
+    caf::scoped_actor self{node->system()};
     expected<Answer> result = fail(ec::deadline, "no answer");
     self->request(to, 120s, std::move(xs)...)
         .receive([&](Answer& x) { result = std::move(x); },
@@ -105,21 +137,16 @@ struct idle_farm::impl {
   void transact(ledger::any_transaction t) {
     (void)ask<ledger::answer>(ledger, atom::transact_v, ledger::transaction{std::move(t)});
   }
+  double members_cpu_s() const {
+    double all = 0;
+    for (auto& m : members)
+      all += m.cpu_s();
+    return all;
+  }
 
   fs::path dir;
-  memory_blobs blobs;
-  std::unique_ptr<store::local_store> local;
-  store::kept_journal kept;
-  rt::cgroup_root cgroups{"bench"};
-  actors::bound_port http_port{};
-  rt::real_clock clock;
-  rt::process_loop processes;
-  rt::pool pool, ledger_thread;
-  scheduler_config config;
-  caf::actor_system system{config};
-  rt::directory directory{system};
-  std::optional<actors::node_tree> tree;
-  caf::strong_actor_ptr root;
+  std::vector<member_process> members;
+  std::optional<idle_node> node;
   ledger_actor ledger;
   bool events = true;
   std::atomic<std::uint64_t> followed_bytes{0};
@@ -132,7 +159,7 @@ std::jthread idle_farm::impl::follow() {
     follow_events q;
     q.after = events_from_now;
     for (caller who{"bench", role::observer}; !stop.stop_requested(); q.wait_ms = follow_wait_ms) {
-      auto page = ask<event_page>(tree->observatory, atom::events_v, who, q);
+      auto page = ask<event_page>(node->tree().observatory, atom::events_v, who, q);
       followed_bytes += wire::encode(page).size();
       q.stream = page.stream;
       q.after = page.next;
@@ -152,19 +179,21 @@ idle_farm::result idle_farm::run(const request& r) {
   {
     auto bytes = need(store::pack_closure(r.derivations));
     s.body.closure = store::closure_id(bytes);
-    need(me.blobs.put(store::closure_key(s.body.closure, {1}), bytes));
+    if (auto put = me.node->blobs().put(store::closure_key(s.body.closure, {1}), bytes); !put)
+      throw std::runtime_error(to_string(put.error()));
     me.transact(ledger::register_blob{s.body.closure, {1}, bytes.size()});
   }
   auto follower = me.events ? me.follow() : std::jthread{};
   auto threads = threads_now();
   auto memory = resident_bytes();
   auto cpu = own_cpu_s();
+  auto members = me.members_cpu_s();
   stopwatch watch;
   caller who{"bench", role::submitter};
-  (void)me.ask<accepted>(*me.tree->gateway, atom::submit_v, who, s);
+  (void)me.ask<accepted>(*me.node->tree().gateway, atom::submit_v, who, s);
   result c;
   for (poll_request p{s.id, 0, poll_wait_ms_max};;) {
-    auto news = me.ask<request_progress>(*me.tree->gateway, atom::poll_v, who, p);
+    auto news = me.ask<request_progress>(*me.node->tree().gateway, atom::poll_v, who, p);
     c.memory_bytes = std::max(c.memory_bytes, resident_bytes() - memory);
     p.after = news.next;
     if (!news.result) continue;
@@ -174,7 +203,8 @@ idle_farm::result idle_farm::run(const request& r) {
     c.built = news.result->built;
     break;
   }
-  c.cost = watch.since(own_cpu_s() - cpu);
+  members = me.members_cpu_s() - members;
+  c.cost = watch.since(own_cpu_s() - cpu + members);
   c.busiest = busiest_since(threads);
   follower = {};
   c.followed_bytes = me.followed_bytes;

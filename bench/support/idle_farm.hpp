@@ -16,10 +16,10 @@
 
 namespace coppice::bench {
 
-/// A solo node whose builders do nothing: everything of the pipeline is real (GATEWAY, GRAPH, LOCK_MANAGER, LEDGER with
-/// its SQLite file, ALLOCATOR, WORKER_POOL, supervisors, PUBLISHER with its signatures) but WORKER, which is replaced
-/// by one that starts its attempt, commits outputs made up from the derivation, and ends; and the blob store, which is
-/// kept in memory.
+/// A farm whose builders do nothing, solo or with members: everything of the pipeline is real (GATEWAY, GRAPH,
+/// LOCK_MANAGER, LEDGER with its SQLite file, ALLOCATOR, WORKER_POOL, supervisors, PUBLISHER with its signatures) but
+/// WORKER, which is replaced by one that starts its attempt, commits outputs made up from the derivation, and ends; and
+/// the blob store, which is kept in memory.
 class idle_farm {
 public:
   struct options {
@@ -27,6 +27,9 @@ public:
     std::uint32_t slots = 256; ///< builds at once
     bool events = true; ///< it keeps events, and while a request runs somebody follows them
     std::function<std::unique_ptr<store::ledger_backend>()> open_ledger = {}; ///< empty: SQLite's in `dir`
+    /// So many processes of their own build instead, `slots` each, which reach this one over loopback with CURVE. The
+    /// first farm of a program alone may have some: they are forked before it has threads.
+    std::uint32_t members = 0;
   };
   explicit idle_farm(const options& o);
   ~idle_farm();
@@ -36,7 +39,7 @@ public:
     std::vector<std::pair<nix::store_path, std::string>> derivations;
     std::vector<nix::store_path> roots;
   };
-  /// What one request cost, of this process.
+  /// What one request cost: `cost` of all processes, the rest of this one.
   struct result {
     bench::cost cost;
     thread_use busiest;

@@ -333,15 +333,32 @@ TEST_CASE("a lock in phase queued whose request is over is given back") {
 
 namespace {
 
+/// A FETCHER that counts what it is to fetch ahead.
+class counting_fetcher {
+public:
+  using interface = fetcher_actor;
+  static constexpr const char* name = "fetcher";
+  counting_fetcher(rt::self<interface>*, std::shared_ptr<int> ahead) : ahead_(std::move(ahead)) {}
+  interface::behavior_type make_behavior() {
+    return {[](atom::fetch_atom, const std::vector<nix::store_path>&) { return fetched{}; },
+            [this](atom::prefetch_atom, const prefetch&) { ++*ahead_; },
+            [](atom::done_atom, std::uint64_t, const fetched&, const caf::error&) {}};
+  }
+
+private:
+  std::shared_ptr<int> ahead_;
+};
+
 /// A WORKER_POOL of the farm's node that has no workers, and a lock that one of nonce 9 holds.
 struct pool_farm : farm {
   std::filesystem::path dir =
       std::filesystem::temp_directory_path() / ("coppice-lock-pipeline-" + std::to_string(::getpid()));
   expected<store::kept_journal> kept = store::kept_journal::open(dir);
   lock_watcher_actor worker = watch_with(none());
+  std::shared_ptr<int> ahead = std::make_shared<int>(0);
   worker_pool_actor pool;
 
-  pool_farm() {
+  explicit pool_farm(machine_share share = {}) {
     static rt::inline_executor at_once; // outlives every actor
     REQUIRE(kept);
     REQUIRE(w.ask(locks, atom::start_v, start_attempt{key, granted(1, worker), id_of<nonce>(9)}, worker));
@@ -350,11 +367,14 @@ struct pool_farm : farm {
     c.worker.pool = c.worker.watch_pool = &at_once;
     c.worker.kept = &*kept;
     c.session = me.session;
+    c.share = std::move(share);
+    c.slots = 4;
     c.directory = &w.directory;
     c.workers_path = "/oak/workers";
     worker_state::peers peers{};
     peers.ledger = ledger_;
     peers.locks = locks;
+    peers.fetcher = w.spawn<counting_fetcher>(ahead);
     pool = w.spawn<worker_pool_state>(c, peers, std::vector<offers_actor>{}, rt::supervisor_actor{});
   }
   ~pool_farm() { std::filesystem::remove_all(dir); }
@@ -391,9 +411,43 @@ TEST_CASE("workers that die before they begin use up the derivation's tries, and
   CHECK_FALSE(std::holds_alternative<ledger::granted>(*f.acquire(1, f.worker)));
 }
 
+TEST_CASE("a job that takes more cores than are left is refused before it starts, and told why") {
+  machine_share share;
+  share.all = share.left = {4, std::uint64_t{1} << 60, std::uint64_t{1} << 60};
+  share.each = {1, 0, 0};
+  share.special = {{"big-parallel", {4, 0, 0}}};
+  pool_farm f{share};
+  f.w.advance(1s);
+  f.w.tell(f.pool, atom::open_v, key, id_of<nonce>(9), true, false, share.each, f.worker); // it runs here
+  job j;
+  j.key.bytes.fill(77);
+  j.token = {9};
+  j.drv = drv;
+  j.features = {"big-parallel"};
+  const auto no = f.w.ask(f.pool, atom::assign_v, j);
+  REQUIRE_FALSE(no);
+  CHECK(no.error() == error{ec::overloaded, "oak has 3 of 4 cores left, and this build takes 4"});
+  f.w.tell(f.pool, atom::ended_v, key, fence{1});
+  CHECK(f.w.ask(f.pool, atom::assign_v, j));
+}
+
+TEST_CASE("a machine whose cores are all taken fetches ahead, one without room for another build does not") {
+  for (bool memory : {true, false}) {
+    machine_share share;
+    share.all = share.left = {1, std::uint64_t{1} << 60, std::uint64_t{1} << 60};
+    share.each = {1, memory ? 0 : std::uint64_t{1} << 59, 0};
+    pool_farm f{share};
+    f.w.advance(1s);
+    f.w.tell(f.pool, atom::open_v, key, id_of<nonce>(9), true, false, share.each, f.worker);
+    f.w.tell(f.pool, atom::prefetch_v, prefetch{});
+    f.w.settle();
+    CHECK(*f.ahead == memory);
+  }
+}
+
 TEST_CASE("a lock whose worker is there is left alone") {
   pool_farm f;
-  f.w.tell(f.pool, atom::open_v, key, id_of<nonce>(9), true, false, f.worker);
+  f.w.tell(f.pool, atom::open_v, key, id_of<nonce>(9), true, false, capacity{}, f.worker);
   f.w.advance(60s);
   CHECK(f.row().phase == phase::building);
 }

@@ -29,6 +29,13 @@ job job_of(std::uint8_t n, std::vector<heavy_input> heavy) {
   return j;
 }
 
+job wide_job(std::uint8_t n, std::vector<heavy_input> heavy) {
+  auto j = job_of(n, std::move(heavy));
+  j.features = {"wide"};
+  j.critical_path = 9;
+  return j;
+}
+
 /// A placement with a clock, and where its jobs went.
 struct farm {
   placement p{placement::options{}};
@@ -42,20 +49,29 @@ struct farm {
       if (auto* r = std::get_if<placement::prepare>(&e)) prepared.emplace_back(r->node.value, r->job.key.bytes[0]);
     }
   }
-  void offers(const std::string& node, std::uint32_t free, std::uint32_t slots = 4, const std::string& short_of = {}) {
+  void offers(const offer& o) {
     placement::effects out;
-    offer o{{node}, {1}, free, slots, {"x86_64-linux"}, {}};
-    o.short_of = short_of;
     p.on_offer(o, now, out);
     take(out);
+  }
+  void offers(const std::string& node, std::uint32_t free, std::uint32_t slots = 4, const std::string& short_of = {}) {
+    offer o{{node}, {1}, free, slots, {"x86_64-linux"}, {}};
+    o.short_of = short_of;
+    offers(o);
+  }
+  /// So many of 4 cores left, and as many slots; what requires "wide" takes all cores.
+  void shares(const std::string& node, std::uint32_t left) {
+    offer o{{node}, {1}, left, 4, {"x86_64-linux"}, {"wide"}};
+    o.share = {{4, 1'000, 1'000}, {left, 1'000, 1'000}, {1, 10, 10}, {{"wide", {4, 10, 10}}}};
+    offers(o);
   }
   void add(const job& j) {
     placement::effects out;
     p.add(j, now, out);
     take(out);
   }
-  void tick() {
-    now += 1s;
+  void tick(std::chrono::milliseconds d = 1s) {
+    now += d;
     placement::effects out;
     p.tick(now, out);
     take(out);
@@ -151,4 +167,63 @@ TEST_CASE("nothing is prepared on a machine that has a slot, is short of somethi
   f.tick();
   CHECK(f.given[2] == "ash");
   CHECK(f.prepared.empty());
+}
+
+TEST_CASE("a job does not wait for room on the machine that has its large input when another one has room") {
+  farm f;
+  f.shares("elm", 4);
+  f.shares("oak", 3);
+  f.add(wide_job(1, {input("big", 200, "oak")}));
+  CHECK(f.given[1] == "elm");
+}
+
+TEST_CASE("of machines with room for a large job, that gets it which has its large input") {
+  farm f;
+  f.shares("elm", 4);
+  f.shares("oak", 4);
+  f.add(wide_job(1, {input("big", 200, "oak")}));
+  CHECK(f.given[1] == "oak");
+}
+
+TEST_CASE("kept for a large job is the machine with its large input, if as much is left elsewhere, and prepares it") {
+  for (std::string holder : {"ash", "elm", "oak"}) {
+    farm f;
+    f.add(wide_job(1, {input("big", 200, holder)}));
+    for (auto node : {"ash", "elm", "oak"})
+      f.shares(node, 1);
+    f.add(job_of(2, {})); // overtakes it
+    REQUIRE(f.given.contains(2));
+    f.took(2);
+    for (auto end = f.now + placement::options{}.overtaken_max; f.now < end; f.tick())
+      for (auto node : {"ash", "elm", "oak"})
+        f.shares(node, 2);
+    CHECK(f.prepared == preparations{{holder, 1}}); // though two of its slots are free
+    f.add(job_of(5, {input("other", 200, holder)}));
+    CHECK(f.given.at(5) != holder);
+    f.took(5);
+    f.tick();
+    CHECK(f.prepared.size() == 1);
+    f.shares(holder, 4);
+    CHECK(f.given[1] == holder);
+  }
+}
+
+TEST_CASE("a machine that is kept prepares the job that it is kept for instead of what it was to prepare before") {
+  farm f;
+  f.shares("oak", 1);
+  f.add(wide_job(1, {}));
+  f.add(job_of(2, {})); // overtakes it
+  f.took(2);
+  auto io = job_of(3, {});
+  io.io_bound = true;
+  f.add(io);
+  offer busy{{"oak"}, {1}, 2, 4, {"x86_64-linux"}, {"wide"}, 0, 1};
+  busy.share = {{4, 1'000, 1'000}, {2, 1'000, 1'000}, {1, 10, 10}, {{"wide", {4, 10, 10}}}};
+  for (auto end = f.now + placement::options{}.overtaken_max; f.now < end; f.tick()) {
+    CHECK((f.prepared.empty() || f.prepared == preparations{{"oak", 3}}));
+    f.offers(busy);
+  }
+  CHECK(f.prepared == preparations{{"oak", 3}, {"oak", 1}});
+  f.tick();
+  CHECK(f.prepared.size() == 2);
 }

@@ -49,6 +49,7 @@ struct bench {
   time_point now{1h};
   std::vector<std::pair<std::string, std::string>> assigned, rechecked; ///< node, job
   std::vector<std::string> told;
+  bool told_offline = false; ///< a machine could that is offline, the last of `told` said
 
   static std::string name_of(const inhash& k) {
     std::string s;
@@ -60,7 +61,10 @@ struct bench {
     for (auto& e : out) {
       if (auto* a = std::get_if<placement::assign>(&e)) assigned.emplace_back(a->node.value, name_of(a->job.key));
       if (auto* r = std::get_if<placement::recheck>(&e)) rechecked.emplace_back(r->node.value, name_of(r->job.key));
-      if (auto* u = std::get_if<placement::unplaceable>(&e)) told.push_back(name_of(u->key) + ": " + u->why);
+      if (auto* u = std::get_if<placement::unplaceable>(&e)) {
+        told.push_back(name_of(u->key) + ": " + u->why);
+        told_offline = u->offline;
+      }
     }
     out.clear();
   }
@@ -103,6 +107,20 @@ struct bench {
 };
 
 using names = std::vector<std::string>;
+
+/// With as many cores as slots; one build takes one core, one that requires "big" all of them.
+offer shared_offer(const std::string& node, std::uint32_t cores, std::uint32_t left) {
+  auto o = offer_of(node, cores, {"big"});
+  o.slots_free = left;
+  o.busy = cores - left;
+  o.share = {{cores, 1'000, 1'000}, {left, 1'000, 1'000}, {1, 100, 10}, {{"big", {cores, 100, 10}}}};
+  return o;
+}
+job big_job(const std::string& name, std::uint32_t critical = 0) {
+  auto j = job_of(name, 1, 0, critical);
+  j.features = {"big"};
+  return j;
+}
 
 } // namespace
 
@@ -318,6 +336,54 @@ TEST_CASE("what a machine was told that is gone goes elsewhere at once, and noth
   CHECK(b.jobs() == names{"a", "a"});
   b.offers(offer_of("elm", 3));
   CHECK(b.assigned.back() == std::pair<std::string, std::string>{"elm", "b"});
+}
+
+TEST_CASE("a machine that was known before is offline until it offers itself, and is forgotten in the end") {
+  bench b;
+  b.now += 60 * 24h;
+  auto online = [&](const std::string& node) {
+    for (auto& row : b.p.machines(b.now).rows)
+      if (row.what.node.value == node) return std::optional{row.online};
+    return std::optional<bool>{};
+  };
+  b.offers(offer_of("elm", 1));
+  const auto comings = b.p.comings();
+  b.p.remember(offer_of("oak", 1), b.now - 24h);
+  b.p.remember(offer_of("elm", 1), b.now - 24h);
+  CHECK(online("oak") == false);
+  CHECK(online("elm") == true);
+  CHECK(b.p.comings() == comings); // nothing that the file does not know
+  CHECK(b.p.machines(b.now).rows.back().heard_ms == 24 * 3'600'000);
+  b.add(job_of("a"));
+  b.add(job_of("b"));
+  CHECK(b.assigned.size() == 1); // elm's slot; oak is given nothing
+  b.offers(offer_of("oak", 1));
+  CHECK(online("oak") == true);
+  CHECK(b.p.comings() == comings + 1);
+  b.pass(31 * 24h);
+  CHECK_FALSE(online("oak"));
+  CHECK(b.p.comings() > comings + 2);
+}
+
+TEST_CASE("what only a machine could take that is offline is told so, and what none could, is told that") {
+  bench b;
+  auto j = job_of("vm");
+  j.features = {"kvm"};
+  b.p.remember(offer_of("oak", 1, {"kvm"}), b.now - 1h);
+  b.offers(offer_of("elm", 1));
+  b.add(j);
+  REQUIRE(b.told.size() == 1);
+  CHECK(b.told[0] == "vm: no machine can build it: elm has no feature 'kvm'; oak could, and is offline");
+  CHECK(b.told_offline);
+  b.pass(10s);
+  b.offers(offer_of("elm", 1));
+  b.offers(offer_of("oak", 0, {"kvm"}));
+  CHECK(b.told.back() == "vm: ");
+  CHECK_FALSE(b.told_offline);
+  auto other = job_of("ufo");
+  other.features = {"warp"};
+  b.add(other);
+  CHECK_FALSE(b.told_offline);
 }
 
 TEST_CASE("a machine without an offer is shown as offline since then, and only the latest of them are remembered") {
@@ -655,6 +721,120 @@ TEST_CASE("beyond jobs_max a new job is refused, a known one is not") {
 }
 
 // Machines that lose answers, are busy, come and go; graphs that repeat, withdraw and ask under newer tokens.
+TEST_CASE("a build that takes all cores goes where they are free, and nothing goes beside it") {
+  bench b;
+  b.add(big_job("wide", 9));
+  b.add(job_of("a"));
+  b.offers(shared_offer("oak", 4, 3));
+  CHECK(b.jobs() == names{"a"});
+  b.offers(shared_offer("elm", 4, 4));
+  CHECK(b.assigned.back() == std::pair<std::string, std::string>{"elm", "wide"});
+  b.add(job_of("b"));
+  b.add(job_of("c"));
+  b.add(job_of("d"));
+  b.add(job_of("e"));
+  CHECK(b.assigned.size() == 4);       // two more on oak: what elm was given is counted before it offers again
+  b.offers(shared_offer("elm", 4, 4)); // made before it heard of it
+  CHECK(b.assigned.size() == 4);
+  b.refused("elm", "wide", 1, false);
+  CHECK(b.assigned.size() == 6);
+}
+
+TEST_CASE("memory and disk are counted as cores are") {
+  for (bool disk : {false, true}) {
+    bench b;
+    auto o = shared_offer("oak", 8, 8);
+    (disk ? o.share.each.disk_bytes : o.share.each.memory_bytes) = 400;
+    b.offers(o);
+    for (auto name : {"a", "b", "c"})
+      b.add(job_of(name));
+    CHECK(b.jobs() == names{"a", "b"});
+    auto why = b.p.explain({key_of("c"), "x86_64-linux", {}, false}, b.now).machines.at(0).why;
+    CHECK(why.find(disk ? "MiB of disk left" : "MiB of memory left") != std::string::npos);
+  }
+}
+
+TEST_CASE("why a build that takes more than is left waits is told with figures") {
+  bench b;
+  b.offers(shared_offer("oak", 4, 1));
+  b.add(big_job("wide"));
+  CHECK(b.p.page({}, b.now).rows.at(0).why == "oak has 1 of 4 cores left, and this build takes 4");
+  b.offers(shared_offer("oak", 4, 0));
+  CHECK(b.p.page({}, b.now).rows.at(0).why == "oak has no free slot (4)");
+}
+
+TEST_CASE("what takes more than any machine has is unplaceable, and told so") {
+  bench b;
+  auto o = shared_offer("oak", 4, 4);
+  o.share.special = {{"big", {4, 2'000'000'000, 10}}};
+  b.offers(o);
+  b.add(big_job("wide"));
+  REQUIRE(b.told.size() == 1);
+  CHECK(b.told[0].find("MiB of memory left, and this build takes 1907") != std::string::npos);
+}
+
+TEST_CASE("a large build is overtaken by small ones for so long, then a machine is kept for it") {
+  bench b;
+  const auto most = placement::options{}.overtaken_max;
+  std::uint32_t running = 3;
+  b.add(big_job("wide", 9));
+  b.offers(shared_offer("oak", 4, 4 - running));
+  int small = 0;
+  // one build ends each second, and another one waits already
+  for (auto passed = 0s; passed <= most + 10s; passed += 1s) {
+    const auto before = b.assigned.size();
+    b.add(job_of("s" + std::to_string(small)));
+    if (b.assigned.size() > before) {
+      b.took("s" + std::to_string(small++));
+      ++running;
+    }
+    b.pass(1s);
+    if (running > 0) --running;
+    b.offers(shared_offer("oak", 4, 4 - running));
+    if (b.assigned.back().second == "wide") break;
+  }
+  CHECK(b.assigned.back().second == "wide");
+  CHECK(small >= 59);
+  CHECK(small <= 62);
+}
+
+TEST_CASE("the machine that is kept for a large build stays the same, says so, and only for what computes") {
+  bench b;
+  b.offers(shared_offer("oak", 4, 3));
+  b.offers(shared_offer("elm", 4, 2));
+  b.add(big_job("wide", 9));
+  b.add(job_of("a"));
+  CHECK(b.jobs() == names{"a"}); // wide has been overtaken
+  b.took("a");
+  const auto offers = [&](std::uint32_t oak, std::uint32_t elm) {
+    b.offers(shared_offer("oak", 4, oak));
+    b.offers(shared_offer("elm", 4, elm));
+  };
+  for (int i = 0; i < 61; ++i) {
+    b.pass(1s);
+    offers(0, 0);
+  }
+  offers(2, 1);
+  b.add(job_of("b"));
+  CHECK(b.assigned.back() == std::pair<std::string, std::string>{"elm", "b"}); // oak is kept: more of it is free
+  b.took("b");
+  offers(1, 3); // not even now
+  b.add(job_of("c"));
+  CHECK(b.assigned.back() == std::pair<std::string, std::string>{"elm", "c"});
+  auto all = b.p.explain({key_of("d"), "x86_64-linux", {}, false}, b.now);
+  CHECK(all.machines.at(1).why.find("is kept for a larger build") != std::string::npos);
+  auto io = job_of("io");
+  io.io_bound = true;
+  auto oak = shared_offer("oak", 4, 1);
+  oak.io_slots = oak.io_slots_free = 1;
+  b.offers(oak);
+  b.add(io);
+  CHECK(b.assigned.back() == std::pair<std::string, std::string>{"oak", "io"});
+  b.took("io");
+  offers(4, 0);
+  CHECK(b.assigned.back() == std::pair<std::string, std::string>{"oak", "wide"});
+}
+
 TEST_CASE("random farms: one machine per token at a time, no slot twice, and all that fits is placed") {
   auto base = test::seed_or(1);
   for (auto seed = base; seed < base + 30; ++seed) {

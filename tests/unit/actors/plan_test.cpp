@@ -681,6 +681,15 @@ TEST_CASE("if so told, what no machine can take fails at once, with the reason, 
   CHECK(f.over == request_state::failed);
 }
 
+TEST_CASE("even then, what a machine could take that is offline waits for it") {
+  farm f("all <- app, other", true, {}, 5, true);
+  f.start();
+  f.run(f.p.on_unplaceable(key_of("app"), "no machine has it; oak could, and is offline", true));
+  CHECK(f.told.at("app").state == step_state::queued);
+  CHECK(f.told.at("app").text == "no machine has it; oak could, and is offline");
+  CHECK(f.released.empty());
+}
+
 TEST_CASE("a lock that is granted after the end is given back") {
   graph g("all <- a, b; a; b");
   plan p(g.nodes, {0}, {});

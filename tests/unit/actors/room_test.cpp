@@ -1,35 +1,49 @@
 #include "actors/build/room.hpp"
 
 #include <catch2/catch.hpp>
-
 #include <unistd.h>
 
 #include <fstream>
+#include <memory>
 
 using namespace coppice;
 using namespace coppice::actors;
 
 namespace {
 
-reserve_settings reserve(std::uint64_t memory, std::uint64_t disk, std::uint64_t memory_floor,
-                         std::uint64_t disk_floor) {
-  reserve_settings r;
-  r.memory_bytes = memory;
-  r.disk_bytes = disk;
-  r.memory_free_min = memory_floor;
-  r.disk_free_min = disk_floor;
-  return r;
-}
+/// A machine of which each build reserves so much, and which keeps so much for itself; cores and builds by their
+/// number.
+struct counted_room {
+  machine_share share;
+  std::unique_ptr<room> all;
+  counted_room(std::uint64_t memory, std::uint64_t disk, std::uint64_t memory_floor, std::uint64_t disk_floor,
+               const pressure_settings& pressure = {})
+      : share{{100, unmeasured, unmeasured}, {}, {0, memory, disk}}
+      , all(std::make_unique<room>(share, floors(memory_floor, disk_floor), pressure)) {}
+  static reserve_settings floors(std::uint64_t memory, std::uint64_t disk) {
+    reserve_settings r;
+    r.memory_free_min = memory;
+    r.disk_free_min = disk;
+    return r;
+  }
+  void on_measured(const machine_room& now) { all->on_measured(now); }
+  room::fit fits(std::uint32_t running) const {
+    capacity reserved;
+    for (std::uint32_t i = 0; i < running; ++i)
+      reserved = reserved + share.each;
+    return all->fits(reserved, share.each);
+  }
+};
 
 } // namespace
 
 TEST_CASE("nothing fits before the machine was measured") {
-  room r{reserve(1, 1, 0, 0)};
+  counted_room r{1, 1, 0, 0};
   CHECK(r.fits(0).builds == 0);
 }
 
 TEST_CASE("builds fit by the scarcer of memory and disk, above the floors") {
-  room r{reserve(100, 10, 50, 7)};
+  counted_room r{100, 10, 50, 7};
   r.on_measured({1'000, 350, 1'000});
   CHECK(r.fits(0).builds == 3); // 350 less 50
   r.on_measured({1'000, 1'000, 28});
@@ -37,7 +51,7 @@ TEST_CASE("builds fit by the scarcer of memory and disk, above the floors") {
 }
 
 TEST_CASE("a running build keeps its whole reserve") {
-  room r{reserve(100, 10, 0, 0)};
+  counted_room r{100, 10, 0, 0};
   r.on_measured({1'000, 300, 1'000});
   CHECK(r.fits(2).builds == 1);
   CHECK(r.fits(3).builds == 0);
@@ -45,7 +59,7 @@ TEST_CASE("a running build keeps its whole reserve") {
 }
 
 TEST_CASE("below a floor nothing fits, and what is short is named with its figures and settings") {
-  room r{reserve(0, 0, 50, 70)};
+  counted_room r{0, 0, 50, 70};
   r.on_measured({1'000, 49, 1'000});
   CHECK(r.fits(0).builds == 0);
   CHECK(r.fits(0).short_of.find("49 bytes of memory left") != std::string::npos);
@@ -57,7 +71,7 @@ TEST_CASE("below a floor nothing fits, and what is short is named with its figur
 }
 
 TEST_CASE("without reserves all fit that the floors leave any room for") {
-  room r{reserve(0, 0, 50, 70)};
+  counted_room r{0, 0, 50, 70};
   r.on_measured({1'000, 50, 70});
   CHECK(r.fits(1'000'000).builds > 1'000'000);
 }
@@ -73,7 +87,7 @@ TEST_CASE("this machine is measured, and a disk that is not there is an error") 
 }
 
 TEST_CASE("on a drained machine nothing fits, and the reason is the operator's") {
-  room r{reserve(1, 1, 0, 0)};
+  counted_room r{1, 1, 0, 0};
   r.on_measured({1'000, 1'000, 1'000, "new disks"});
   CHECK(r.fits(0).builds == 0);
   CHECK(r.fits(0).short_of == "is drained: new disks");
@@ -83,7 +97,7 @@ TEST_CASE("on a drained machine nothing fits, and the reason is the operator's")
 
 TEST_CASE("a pressure that reaches its setting closes the door, which opens again well below it") {
   pressure_settings limits{0, 40, 0, 0};
-  room r{reserve(1, 1, 0, 0), limits};
+  counted_room r{1, 1, 0, 0, limits};
   const auto open_at = [&](std::uint32_t memory) {
     r.on_measured({1'000, 1'000, 1'000, "", {99, memory, 99, 999}}); // what has no setting does not count
     return r.fits(0).builds > 0;
