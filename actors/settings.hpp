@@ -122,8 +122,16 @@ struct ledger_settings {
   std::string etcd_key = "";
   std::string etcd_user = "";            ///< to log in as; empty: nobody
   std::string etcd_password_file = "";   ///< readable by its owner alone; one line
+  std::chrono::seconds etcd_lease{10};   ///< without a word from its machine it may be opened by another; at least 1 s
   COPPICE_STRUCT(ledger_settings, 1, etcd, 2, etcd_prefix, 3, etcd_ca, 4, etcd_cert, 5, etcd_key, 6, etcd_user, 7,
-                 etcd_password_file)
+                 etcd_password_file, 8, etcd_lease)
+};
+
+/// The machines on which a farm's hub may run, on one at a time: its ledger is in etcd, its blobs are in a bucket.
+struct takeover_settings {
+  std::string machine = "";           ///< this one's name among them; empty: the hub runs here and nowhere else
+  std::vector<std::string> endpoints; ///< where the hub is reached on each of them, for whoever is invited
+  COPPICE_STRUCT(takeover_settings, 1, machine, 2, endpoints)
 };
 
 /// What a node is told by its configuration file (config/node.toml documents every key) and its command line.
@@ -147,18 +155,19 @@ struct node_settings {
   limit_settings limits;
   upstream_settings upstream;
   failure_settings failures;
-  std::string hub = "";                  ///< endpoint of the node that keeps the ledger; empty: this one does
+  std::vector<std::string> hub;          ///< endpoints of the node that keeps the ledger; none: this one does
   std::string hub_node = "";             ///< its name
   std::string hub_key = "";              ///< its public key
   std::string secret_key = "";           ///< this node's own, by which the hub knows it; empty: made at the first start
   lease_settings lease;
   s3_settings s3;
   ledger_settings ledger;
+  takeover_settings takeover;
   machine_settings machine;
   COPPICE_STRUCT(node_settings, 1, node, 2, state_dir, 3, listen, 4, http, 5, log_level, 6, max_jobs, 7, cores, 8,
                  systems, 9, features, 10, sandbox_paths, 11, store_dir, 12, threads, 13, compression_level, 14, limits,
                  15, http_url, 16, upstream, 17, failures, 18, hub, 19, hub_key, 20, secret_key, 21, hub_node, 22,
-                 mandatory_features, 23, events_max, 24, lease, 25, s3, 26, ledger, 27, machine)
+                 mandatory_features, 23, events_max, 24, lease, 25, s3, 26, ledger, 27, takeover, 28, machine)
 };
 
 /// Where other machines reach this one's CACHE_SERVER, as far as the settings say: `http_url`, else `http` if it names

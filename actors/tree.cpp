@@ -5,6 +5,7 @@
 #include "actors/build/worker_pool.hpp"
 #include "actors/capacity.hpp"
 #include "actors/care/inspector.hpp"
+#include "actors/care/key_keeper.hpp"
 #include "actors/care/observatory.hpp"
 #include "actors/deliver/cache_server.hpp"
 #include "actors/deliver/importer.hpp"
@@ -268,6 +269,9 @@ void planting::care() {
   else
     expose<progress_actor>("/observatory");
   observatory_ = root_.child<observatory_state>("observatory", c, ledger_);
+  if (parts_.authorize)
+    root_.child_with<key_keeper_state>("key-keeper", {},
+                                       key_keeper_state::config{parts_.authorized, parts_.authorize, parts_.pool});
 }
 
 void planting::coordinate() {

@@ -5,6 +5,7 @@
 #include "messages/interfaces.hpp"
 #include "nix/signature.hpp"
 #include "runtime/clock.hpp"
+#include "runtime/curve.hpp"
 #include "runtime/mesh.hpp"
 #include "runtime/supervisor.hpp"
 #include "store/blob_urls.hpp"
@@ -54,6 +55,9 @@ struct node_parts {
   bool keeps_events = true; ///< benchmarks see what they cost
   std::shared_ptr<rt::mesh> mesh = nullptr; ///< the other nodes; null: there are none
   node_id hub = {};                         ///< which keeps the ledger and the farm's store; empty: this one does
+  std::filesystem::path authorized = {};    ///< the allow-list
+  /// Tells it to the other machines on which this node may run; null: there are none.
+  std::function<expected<void>(const rt::authorized_keys&)> authorize = nullptr;
 };
 
 /// The declared tree of one node (docs/architecture.md), and the handles that the outside needs.

@@ -263,7 +263,7 @@ std::vector<bench::row> measure(const settings& s) {
   });
   auto raw_where = in_child([&](const auto& tell) { serve_raw(k, tell); });
 
-  node member{"birch", dir.path(), {}, k.member, {{{"alder"}, where, k.hub.public_key, k.member}}};
+  node member{"birch", dir.path(), {}, k.member, {{{"alder"}, {where}, k.hub.public_key, k.member}}};
   auto echo_there = member.mesh->remote<echo_actor>({"alder"}, "/alder/echo");
   auto ours = member.tree.child<asker>("asker", echo_there);
   member.run();

@@ -16,7 +16,7 @@ namespace coppice::rt {
 /// Another node, which this one dials.
 struct node_address {
   node_id node;
-  std::string endpoint;   ///< "tcp://host:port"
+  std::vector<std::string> endpoints; ///< "tcp://host:port", where it may be; tried in turn
   std::string public_key; ///< CURVE, z85
   key_pair as;            ///< the keys by which it knows this node
 };
@@ -32,8 +32,9 @@ struct bridge_options {
       5'000}; ///< then a test that came to no end is begun anew, with a warning
   std::shared_ptr<rt::mesh> mesh = {};       ///< null: other nodes have nothing to say
   std::vector<node_address> dials = {};      ///< nodes to be connected with; needs `mesh`
-  std::chrono::milliseconds dial_patience{5'000}; ///< for a welcome; then another socket
-  std::chrono::milliseconds redial_first{200};    ///< between a failed dial and the next; doubled each time
+  std::chrono::milliseconds dial_patience{5'000}; ///< for a welcome, from any of a node's endpoints; then other sockets
+  std::chrono::milliseconds dial_patience_min{1'000}; ///< with each of them
+  std::chrono::milliseconds redial_first{200}; ///< between a dial of all in vain and the next; doubled each time
   std::chrono::milliseconds redial_longest{8'000}; ///< well below a lease, or a node that comes back would lose it
 };
 

@@ -5,6 +5,9 @@
 #include <pthread.h>
 #include <zmq.hpp>
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <deque>
 #include <random>
 
@@ -76,7 +79,11 @@ std::string local_form(std::string endpoint) {
 class dialled {
 public:
   dialled(zmq::context_t& context, const bridge_options& o, node_address to)
-      : context_(context), options_(o), to_(std::move(to)), pause_(o.redial_first) {}
+      : context_(context)
+      , options_(o)
+      , to_(std::move(to))
+      , patience_(std::max(o.dial_patience / std::max<std::ptrdiff_t>(1, std::ssize(to_.endpoints)), o.dial_patience_min))
+      , pause_(o.redial_first) {}
 
   const std::string& route() const { return to_.node.value; } // a ROUTER's own begin with a zero byte
   zmq::socket_t* socket() { return socket_ ? &*socket_ : nullptr; }
@@ -86,9 +93,10 @@ public:
       began_ = now;
     } else if (socket_ && greeted_ && !all.has(route())) {
       hang_up(now);
-    } else if (socket_ && now - began_ > options_.dial_patience) {
-      if (!std::exchange(complained_, true))
-        log::warn("BRIDGE", "node does not answer, dialled again and again name={} endpoint={}", to_.node.value, to_.endpoint);
+    } else if (socket_ && now - began_ > patience_) {
+      if (round_over() && !std::exchange(complained_, true))
+        log::warn("BRIDGE", "node does not answer, dialled again and again name={} endpoints={}", to_.node.value,
+                  fmt::join(to_.endpoints, ","));
       hang_up(now);
     } else if (socket_ && !greeted_) {
       greeted_ = all.dial(route(), to_.node, now);
@@ -112,14 +120,19 @@ private:
     set_common(*socket_);
     socket_->set(zmq::sockopt::immediate, true);
     socket_->set(zmq::sockopt::maxmsgsize, static_cast<std::int64_t>(reply_bytes_max + envelope_bytes_max));
-    socket_->set(zmq::sockopt::connect_timeout, static_cast<int>(options_.dial_patience.count()));
+    socket_->set(zmq::sockopt::connect_timeout, static_cast<int>(patience_.count()));
     socket_->set(zmq::sockopt::curve_serverkey, to_.public_key);
     socket_->set(zmq::sockopt::curve_publickey, to_.as.public_key);
     socket_->set(zmq::sockopt::curve_secretkey, to_.as.secret_key);
-    socket_->connect(to_.endpoint);
+    socket_->connect(to_.endpoints[at_]);
   }
+  bool round_over() const { return at_ + 1 == to_.endpoints.size(); }
+  /// The next endpoint's turn: at once, but after the last of them.
   void hang_up(instant now) {
     socket_.reset();
+    const bool all_tried = round_over();
+    at_ = all_tried ? 0 : at_ + 1;
+    if (!all_tried) return;
     std::uniform_real_distribution<double> jitter{0.8, 1.2};
     next_ = now + std::chrono::duration_cast<std::chrono::milliseconds>(pause_ * jitter(random_));
     pause_ = std::min(2 * pause_, options_.redial_longest);
@@ -128,6 +141,8 @@ private:
   zmq::context_t& context_;
   const bridge_options& options_;
   const node_address to_;
+  const std::chrono::milliseconds patience_; ///< with one endpoint
+  std::size_t at_ = 0;                       ///< the endpoint whose turn it is
   std::optional<zmq::socket_t> socket_;
   bool greeted_ = false, complained_ = false;
   instant began_{}, next_{};

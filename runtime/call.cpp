@@ -40,11 +40,19 @@ expected<void> write_endpoint_file(const std::filesystem::path& path, const endp
   std::ofstream out{temporary};
   out << fmt::format("listen = {}\nhttp = {}\nserver_key = {}\npid = {}\n", toml_quoted(e.listen), toml_quoted(e.http),
                      toml_quoted(e.server_key), e.pid);
+  if (!e.elsewhere.empty()) out << fmt::format("elsewhere = {}\n", toml_quoted(e.elsewhere));
   out.close();
   std::error_code why;
   if (out) std::filesystem::rename(temporary, path, why);
   if (!out || why) return fail(ec::io, fmt::format("cannot write {}: {}", path.string(), why.message()));
   return {};
+}
+
+std::vector<endpoint> endpoints_of(const endpoint_file& e) {
+  std::vector<endpoint> all{{e.listen, e.server_key}};
+  for (const auto& other : e.elsewhere)
+    if (other != e.listen) all.push_back({other, e.server_key});
+  return all;
 }
 
 expected<credentials> try_state_dir(const std::filesystem::path& state_dir) {
@@ -53,7 +61,7 @@ expected<credentials> try_state_dir(const std::filesystem::path& state_dir) {
   auto path = state_dir / "keys" / "client.toml";
   auto key = read_key_file(path);
   if (!key) return tl::unexpected(key.error());
-  return credentials{{{where->listen, where->server_key}}, std::move(*key), std::move(path)};
+  return credentials{endpoints_of(*where), std::move(*key), std::move(path)};
 }
 
 /// One socket to one endpoint, from the dial to the first failure; never used again after it.

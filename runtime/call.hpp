@@ -26,8 +26,11 @@ struct endpoint_file {
   std::string http;
   std::string server_key;
   std::int64_t pid = 0;
-  COPPICE_STRUCT(endpoint_file, 1, listen, 2, http, 3, server_key, 4, pid)
+  std::vector<std::string> elsewhere; ///< endpoints where the node may be one day, if it runs on several machines in turn
+  COPPICE_STRUCT(endpoint_file, 1, listen, 2, http, 3, server_key, 4, pid, 5, elsewhere)
 };
+/// In a state directory: there while the node runs on another machine.
+inline constexpr const char* stands_by_file = "stands-by";
 expected<void> write_endpoint_file(const std::filesystem::path& path, const endpoint_file& e);
 
 /// Where to go and with which key.
@@ -36,6 +39,8 @@ struct credentials {
   key_file key;
   std::filesystem::path key_path; ///< for error texts
 };
+/// All of them, as it listens first.
+std::vector<endpoint> endpoints_of(const endpoint_file& e);
 /// The node that has its state in `state_dir`: from endpoint.toml and keys/client.toml there; not_found if there is
 /// none.
 expected<credentials> try_state_dir(const std::filesystem::path& state_dir);

@@ -209,7 +209,8 @@ expected<std::size_t> get_choice(const value& v, std::span<const std::string_vie
   return wrong(v, fmt::format("'{}' is none of {}", s, known));
 }
 
-expected<void> get_array(const value& v, void* target, expected<void> (*read)(const value&, void*)) {
+expected<void> get_array(const value& v, void* target, expected<void> (*read)(const value&, void*), bool or_string) {
+  if (or_string && node_of(v).is_string()) return read(v, target);
   const auto* list = node_of(v).as_array();
   if (!list) return not_a(v, "a list");
   std::size_t i = 0;
@@ -272,6 +273,13 @@ std::string toml_quoted(std::string_view s) {
       out += c;
   }
   return out + '"';
+}
+
+std::string toml_quoted(const std::vector<std::string>& list) {
+  std::string out = "[";
+  for (const auto& s : list)
+    out += (out.size() > 1 ? ", " : "") + toml_quoted(s);
+  return out + "]";
 }
 
 } // namespace coppice::rt

@@ -20,7 +20,8 @@
 /// that name file, line and the nearest known key.
 ///
 /// Strings, booleans, integers within the range of their type, sizes as integers or "64 MiB", durations as "30 s",
-/// enums by their to_string, lists, nested structs as tables, lists of structs as arrays of tables.
+/// enums by their to_string, lists (one string may stand without brackets), nested structs as tables, lists of structs as
+/// arrays of tables.
 namespace coppice::rt {
 
 /// Larger settings files are refused.
@@ -54,8 +55,8 @@ expected<std::uint64_t> get_size(const value& v, std::uint64_t max);
 expected<std::chrono::nanoseconds> get_duration(const value& v, std::chrono::nanoseconds unit);
 /// The index of the string among `names`.
 expected<std::size_t> get_choice(const value& v, std::span<const std::string_view> names);
-/// Calls `read(element, target)` for each element of an array.
-expected<void> get_array(const value& v, void* target, expected<void> (*read)(const value&, void*));
+/// Calls `read(element, target)` for each element of an array; `or_string`: also of a string alone, as of a list of one.
+expected<void> get_array(const value& v, void* target, expected<void> (*read)(const value&, void*), bool or_string);
 /// Parses a document and reads it into a struct.
 expected<void> parse(std::string_view text, const std::string& file, void* x, std::span<const setting> settings);
 expected<std::string> load(const std::filesystem::path& path);
@@ -130,9 +131,10 @@ expected<void> get_any(const value& v, void* target) {
     return get(v, x.value);
   else if constexpr (is_vector<T>) {
     x.clear();
-    return get_array(v, target, [](const value& e, void* list) {
+    const auto read = [](const value& e, void* list) {
       return get_any<typename T::value_type>(e, &static_cast<T*>(list)->emplace_back());
-    });
+    };
+    return get_array(v, target, read, std::is_same_v<typename T::value_type, std::string>);
   } else
     return get(v, x);
 }
@@ -155,7 +157,8 @@ expected<T> read_settings(const std::filesystem::path& path) {
   return from_toml<T>(*text, path.string());
 }
 
-/// `s` as a TOML string with its quotes, for files that we write.
+/// `s` as a TOML string with its quotes, for files that we write; a list likewise.
 std::string toml_quoted(std::string_view s);
+std::string toml_quoted(const std::vector<std::string>& list);
 
 } // namespace coppice::rt

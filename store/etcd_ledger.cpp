@@ -121,9 +121,9 @@ private:
     return g;
   }
 
-  // The writer adds a guard and a put of its own.
+  // The writer adds a guard and a put of its own. Its guard alone does for rows that nobody else may write.
   bool fits(const footprint::extent& e) const {
-    return e.guards < options_.operations_max && e.puts < options_.operations_max &&
+    return (!options_.shared || e.guards < options_.operations_max) && e.puts < options_.operations_max &&
            e.bytes <= options_.transaction_bytes_max;
   }
 
@@ -132,8 +132,9 @@ private:
     if (p.empty()) return {verdict::applied, 0, {}};
     if (!fits(p.with({}))) return commit_in_steps(p);
     etcd::guarded_puts t;
-    for (auto& cell : p.guarded)
-      t.guards.push_back(guard(cell));
+    if (options_.shared)
+      for (auto& cell : p.guarded)
+        t.guards.push_back(guard(cell));
     for (auto& [cell, value] : p.written)
       t.puts.push_back({options_.prefix + cell, value});
     return write(std::move(t));
@@ -182,7 +183,7 @@ private:
     const auto room = options_.operations_max - 1; // the writer has one of its own
     std::vector<etcd::guarded_puts> all(1);
     for (auto& cell : p.guarded) {
-      if (p.written.contains(cell)) continue;
+      if (!options_.shared || p.written.contains(cell)) continue;
       if (all.back().guards.size() == room) all.emplace_back();
       all.back().guards.push_back(guard(cell));
     }
@@ -209,7 +210,7 @@ private:
       bytes += more;
       for (; at != end; ++at) {
         auto& [cell, value] = **at;
-        if (p.guarded.contains(cell)) all.back().guards.push_back(guard(cell));
+        if (options_.shared && p.guarded.contains(cell)) all.back().guards.push_back(guard(cell));
         all.back().puts.push_back({options_.prefix + cell, value});
       }
     }

@@ -44,7 +44,9 @@ void memory_rows::put_session(const session_row& row) {
 void memory_rows::erase_session(const node_id& node) {
   auto old = sessions_.find(node);
   if (old == sessions_.end()) return;
-  nodes_.erase(old->second.session);
+  // when rows of others are read, one that took over the session may have come first
+  if (auto index = nodes_.find(old->second.session); index != nodes_.end() && index->second == node)
+    nodes_.erase(index);
   sessions_.erase(old);
 }
 

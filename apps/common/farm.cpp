@@ -36,7 +36,7 @@ expected<rt::credentials> farm::look() const {
     if (where) {
       auto key = rt::read_key_file(options_.key_file);
       if (!key) return tl::unexpected(key.error());
-      return rt::credentials{{{where->listen, where->server_key}}, std::move(*key), options_.key_file};
+      return rt::credentials{rt::endpoints_of(*where), std::move(*key), options_.key_file};
     }
   }
   if (options_.nodes.empty())

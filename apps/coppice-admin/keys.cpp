@@ -47,10 +47,18 @@ expected<std::string> http_lines(const invite_options& options) {
                      rt::toml_quoted("http://" + options.http));
 }
 
-/// How other machines reach the node.
-expected<std::string> endpoint_for_others(const std::string& given, const std::filesystem::path& state_dir) {
+/// A hub that may run on several machines is told of keys where it runs.
+expected<void> runs_here(const std::filesystem::path& state_dir) {
+  if (!std::filesystem::exists(state_dir / rt::stands_by_file)) return {};
+  return fail(ec::unavailable, fmt::format("the hub runs on another machine now, and the coppiced of {} stands by: keys are "
+                                           "let in and revoked where the hub runs",
+                                           state_dir.string()));
+}
+
+/// How other machines reach the node, wherever it may be.
+expected<std::vector<std::string>> endpoints_for_others(const std::string& given, const std::filesystem::path& state_dir) {
   if (!given.empty()) {
-    if (host_of(given)) return given;
+    if (host_of(given)) return std::vector{given};
     return fail(ec::invalid, fmt::format("'{}' is no endpoint: tcp://HOST:PORT", given));
   }
   auto serves = rt::read_settings<rt::endpoint_file>(state_dir / "endpoint.toml");
@@ -59,8 +67,9 @@ expected<std::string> endpoint_for_others(const std::string& given, const std::f
                 fmt::format("it is not known where the node listens: {}. Start it, or say with --hub "
                             "how others reach it",
                             serves.error().what));
+  if (!serves->elsewhere.empty()) return serves->elsewhere;
   const auto host = host_of(serves->listen);
-  if (host && is_for_others(*host)) return serves->listen;
+  if (host && is_for_others(*host)) return std::vector{serves->listen};
   return fail(ec::invalid, fmt::format("the node listens on {}, which is no address for other machines: give it one by "
                                        "`listen` in its settings, or say with --hub how they reach it",
                                        serves->listen));
@@ -109,7 +118,8 @@ expected<void> invite_command(const invite_options& options, const std::filesyst
   if (auto good = check_node_name(options.name); !good) return good;
   const auto own = rt::read_key_file(state_dir / "keys/node.toml");
   if (!own) return tried(own.error());
-  const auto hub = endpoint_for_others(options.hub, state_dir);
+  if (auto here = runs_here(state_dir); !here) return tried(here.error());
+  const auto hub = endpoints_for_others(options.hub, state_dir);
   if (!hub) return tried(hub.error());
   const auto http = http_lines(options);
   if (!http) return tried(http.error());
@@ -135,7 +145,8 @@ expected<void> invite_command(const invite_options& options, const std::filesyst
   else
     std::cout << fmt::format("# Settings of {} in the farm of {}. They hold its secret key: chmod 600.\n"
                              "node = {}\nhub = {}\nhub_node = {}\nhub_key = {}\nsecret_key = {}\n{}",
-                             options.name, own->name, rt::toml_quoted(options.name), rt::toml_quoted(*hub), rt::toml_quoted(own->name),
+                             options.name, own->name, rt::toml_quoted(options.name),
+                             hub->size() == 1 ? rt::toml_quoted(hub->front()) : rt::toml_quoted(*hub), rt::toml_quoted(own->name),
                              rt::toml_quoted(own->public_key), rt::toml_quoted(pair.secret_key), *http)
               << std::flush;
   if (!std::cout) return tried({ec::io, "standard output is closed; revoke it, and try again"});
@@ -145,6 +156,7 @@ expected<void> invite_command(const invite_options& options, const std::filesyst
 expected<void> revoke_command(const std::string& name, const std::filesystem::path& state_dir, bool json) {
   const auto file = state_dir / "authorized.toml";
   const auto tried = [&](const error& e) { return error{e.code, fmt::format("cannot revoke {}: {}", name, e.what)}; };
+  if (auto here = runs_here(state_dir); !here) return here.map_error(tried);
   std::size_t removed = 0;
   auto done = rt::edit_authorized(file, [&](rt::authorized_keys& keys) -> expected<void> {
     removed = std::erase_if(keys.key, [&](const auto& key) { return key.name == name; });

@@ -4,6 +4,7 @@
 #include "store/files.hpp"
 
 #ifdef COPPICE_ETCD
+#include "store/etcd/farm_cell.hpp"
 #include "store/etcd_ledger.hpp"
 #endif
 
@@ -29,6 +30,8 @@ expected<store::etcd_ledger_options> etcd_options(const actors::ledger_settings&
   o.node = node;
   o.prefix = s.etcd_prefix;
   o.client = {s.etcd, s.etcd_ca, s.etcd_cert, s.etcd_key, s.etcd_user, {}};
+  if (s.etcd_lease.count() < 1) return fail(ec::invalid, "ledger.etcd_lease: at least 1 s");
+  o.lease = s.etcd_lease;
   if (o.prefix.empty()) return fail(ec::invalid, "ledger.etcd_prefix is empty: the ledger's keys need a prefix");
   if (s.etcd_user.empty() != s.etcd_password_file.empty())
     return fail(ec::invalid, "ledger.etcd_user and ledger.etcd_password_file go together");
@@ -39,14 +42,28 @@ expected<store::etcd_ledger_options> etcd_options(const actors::ledger_settings&
   }
   return o;
 }
+
+class identity_in_etcd final : public shared_identity {
+public:
+  explicit identity_in_etcd(store::etcd::farm_cell cell) : cell_(std::move(cell)) {}
+  expected<void> take_up(state_dir& state) override {
+    auto own = state.hub_keys();
+    if (!own) return tl::unexpected(own.error());
+    auto taken = cell_.take_up({{state.node_name()}, own->secret_key, own->signing_key, own->authorized.key, state.born().value});
+    if (!taken) return tl::unexpected(taken.error());
+    return state.adopt({taken->secret_key, taken->signing_key, {taken->authorized}}, {taken->term});
+  }
+  expected<void> authorize(const rt::authorized_keys& keys) override { return cell_.authorize(keys.key); }
+
+private:
+  store::etcd::farm_cell cell_;
+};
 #endif
 
 } // namespace
 
-expected<std::function<std::unique_ptr<store::ledger_backend>()>> ledger_opener(const actors::ledger_settings& s,
-                                                                                const node_id& node,
-                                                                                const std::filesystem::path& file,
-                                                                                const store::ledger_policy& policy) {
+expected<open_ledger> ledger_opener(const actors::ledger_settings& s, const node_id& node,
+                                    const std::filesystem::path& file, const store::ledger_policy& policy) {
   if (s.etcd.empty()) {
     if (!(s.etcd_ca + s.etcd_cert + s.etcd_key + s.etcd_user + s.etcd_password_file).empty())
       return fail(ec::invalid, "ledger.etcd is empty, but it is said how to reach it");
@@ -67,6 +84,19 @@ expected<std::function<std::unique_ptr<store::ledger_backend>()>> ledger_opener(
 #else
   (void)node;
   return fail(ec::unsupported, "ledger.etcd is set, but this coppiced was built without etcd (COPPICE_ETCD)");
+#endif
+}
+
+expected<std::unique_ptr<shared_identity>> open_identity(const actors::ledger_settings& s) {
+#ifdef COPPICE_ETCD
+  auto o = etcd_options(s, {});
+  if (!o) return tl::unexpected(o.error());
+  auto cell = store::etcd::farm_cell::open(o->client, o->prefix);
+  if (!cell) return tl::unexpected(cell.error());
+  return std::make_unique<identity_in_etcd>(std::move(*cell));
+#else
+  (void)s;
+  return fail(ec::unsupported, "[takeover] needs a ledger in etcd, and this coppiced was built without (COPPICE_ETCD)");
 #endif
 }
 

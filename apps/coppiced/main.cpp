@@ -51,14 +51,29 @@ int parse(CLI::App& app, command_line& c, int argc, char** argv) {
   return clean;
 }
 
+/// A hub that may run on several machines keeps nothing of the farm on any of them.
+expected<void> check_takeover(const actors::node_settings& s, const std::string& config) {
+  const auto wrong = [&](const char* why) { return fail(ec::invalid, config + ": [takeover] " + why); };
+  if (!s.hub.empty()) return wrong("is for the hub of a farm, and this node has one elsewhere");
+  if (s.node.empty()) return wrong("needs `node`, the name of the hub: the same on all its machines");
+  if (s.node == s.takeover.machine) return wrong("machine is the hub's name: each machine has one of its own");
+  if (s.ledger.etcd.empty()) return wrong("needs ledger.etcd: a ledger that outlives this machine");
+  if (s.s3.bucket.empty()) return wrong("needs s3.bucket: a store that outlives this machine");
+  for (const auto& endpoint : s.takeover.endpoints)
+    if (!endpoint.starts_with("tcp://")) return wrong("endpoints are tcp://HOST:PORT");
+  return {};
+}
+
 /// A member of a farm has all that its hub's invitation says; a node by itself has none of it.
 expected<void> check_membership(const actors::node_settings& s, const std::string& config) {
+  if (!s.takeover.machine.empty()) return check_takeover(s, config);
   if (s.hub.empty() && s.hub_node.empty() && s.hub_key.empty() && s.secret_key.empty()) return {};
   if (s.hub.empty() || s.hub_node.empty() || s.hub_key.empty() || s.secret_key.empty() || s.node.empty())
     return fail(ec::invalid, config + ": a member of a farm needs node, hub, hub_node, hub_key and secret_key, as "
                                       "'coppice-admin invite' on its hub prints them");
   if (!s.ledger.etcd.empty()) return fail(ec::invalid, config + ": ledger.etcd is for the hub; a member's ledger is its hub's");
-  if (!s.hub.starts_with("tcp://")) return fail(ec::invalid, config + ": hub '" + s.hub + "' is not tcp://HOST:PORT");
+  for (const auto& endpoint : s.hub)
+    if (!endpoint.starts_with("tcp://")) return fail(ec::invalid, config + ": hub '" + endpoint + "' is not tcp://HOST:PORT");
   if (s.node == s.hub_node) return fail(ec::invalid, config + ": node and hub_node are the same machine");
   if (!rt::is_key(s.hub_key)) return fail(ec::invalid, config + ": hub_key is no key: 40 characters of z85");
   if (auto pair = rt::pair_of(s.secret_key); !pair) return fail(ec::invalid, config + ": " + pair.error().what);
@@ -90,7 +105,7 @@ expected<actors::node_settings> settings_of(const command_line& c) {
 int run(const command_line& c) {
   auto complain = [](const error& e) {
     std::cerr << "coppiced: " << e.what << std::endl;
-    return e.code == ec::locked ? locked : e.code == ec::invalid ? usage : failed;
+    return e.code == ec::shutdown ? clean : e.code == ec::locked ? locked : e.code == ec::invalid ? usage : failed;
   };
   auto settings = settings_of(c);
   if (!settings) return complain({ec::invalid, settings.error().what});

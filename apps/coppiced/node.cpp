@@ -53,6 +53,8 @@ constexpr unsigned upstream_threads = 8;
 constexpr unsigned fetch_threads = 10;
 /// An upload in parts that takes longer is one that nobody will end.
 constexpr std::chrono::hours stale_upload_age{7 * 24};
+/// Between two looks whether the ledger is free: a small part of its lease.
+constexpr auto stand_by_pause = 500ms;
 constexpr auto start_timeout = 30s;
 constexpr auto stop_timeout = 20s;
 
@@ -93,7 +95,8 @@ expected<void> keep_logs(std::vector<fs::path>& logs, store::blob_store& blobs) 
   return {};
 }
 
-/// A URL as it is seen from here: one that names no machine is at the machine of this endpoint.
+/// A URL as it is seen from here: one that names no machine is at the machine of this endpoint. (A hub that may run
+/// on several has its blobs in a bucket, or tells http_url.)
 std::string reachable(std::string url, const std::string& endpoint) {
   auto host = endpoint.substr(std::string_view{"tcp://"}.size());
   host.resize(std::min(host.rfind(':'), host.size()));
@@ -112,6 +115,9 @@ std::string group_name(const fs::path& state_dir) {
 struct node::impl {
   explicit impl(actors::node_settings s) : settings(std::move(s)) {}
 
+  /// Takes the state directory, and the ledger if it may be open elsewhere: then this waits, with `shutdown` once the
+  /// process shall end.
+  expected<void> open_state();
   expected<void> open_stores();
   void keep_stray_logs(std::stop_token stop);
   expected<void> open_upstream();
@@ -131,6 +137,12 @@ struct node::impl {
   actors::node_settings settings;
   rt::real_clock clock;
   std::optional<state_dir> state;
+  open_ledger ledger;
+  std::atomic<bool> ledger_was_open{false};
+  /// For a hub that may run on several machines. One that lost its ledger must not be taken for the hub while it tries to
+  /// get it back, so it ends; as it builds nothing, that costs nothing.
+  std::unique_ptr<store::ledger_backend> open_ledger_once();
+  std::unique_ptr<shared_identity> identity; ///< null: the node is this one, for ever
   bool member() const { return !settings.hub.empty(); }
   expected<std::unique_ptr<store::blob_store>> open_blobs();
   expected<std::unique_ptr<store::blob_store>> open_bucket();
@@ -172,6 +184,45 @@ struct node::impl {
 node::node(actors::node_settings settings) : impl_(std::make_unique<impl>(std::move(settings))) {}
 
 node::~node() { impl_->stop(); }
+
+expected<void> node::impl::open_state() {
+  const auto& machine = settings.takeover.machine;
+  auto taken = state_dir::take(settings.state_dir, settings.node, settings.secret_key, machine);
+  if (!taken) return tl::unexpected(taken.error());
+  state.emplace(std::move(*taken));
+  if (member()) return {};
+  auto& f = settings.failures;
+  const store::ledger_policy policy{f.poison_max, f.attempts_max, f.threshold, f.decay};
+  const node_id opener{machine.empty() ? state->node_name() : machine};
+  for (std::string why;;) {
+    auto opened = ledger_opener(settings.ledger, opener, state->path() / "ledger.sqlite", policy);
+    if (opened) {
+      ledger = std::move(*opened);
+      break;
+    }
+    if (machine.empty() || opened.error().code != ec::unavailable) return tl::unexpected(opened.error());
+    if (auto done = state->stand_by(true); !done) return done;
+    if (why != opened.error().what) rt::log::info("NODE", "stands by: {}", why = opened.error().what);
+    if (auto got = signals.wait_for(stand_by_pause); got && (*got == SIGTERM || *got == SIGINT))
+      return fail(ec::shutdown, "stopped while another machine had the ledger open");
+  }
+  if (machine.empty()) return {};
+  auto shared = open_identity(settings.ledger);
+  if (!shared) return tl::unexpected(shared.error());
+  identity = std::move(*shared);
+  if (auto done = identity->take_up(*state); !done) return done;
+  rt::log::info("NODE", "takes the hub over name={} machine={} incarnation={}", state->node_name(), machine,
+                state->born().value);
+  return state->stand_by(false);
+}
+
+std::unique_ptr<store::ledger_backend> node::impl::open_ledger_once() {
+  if (!ledger_was_open.exchange(true)) return ledger();
+  rt::log::error("NODE", "the ledger was lost: another machine may be the hub by now, and this one stands by when it is started again");
+  ended = true;
+  rt::signals::wake();
+  throw store::ledger_io_error(ec::unavailable, "the ledger was lost");
+}
 
 expected<void> node::impl::open_stores() {
   auto& dir = state->path();
@@ -248,7 +299,7 @@ expected<std::unique_ptr<store::blob_store>> node::impl::open_blobs() {
   o.url = [this]() -> expected<std::string> {
     auto t = hub_ticket(false);
     if (!t) return tl::unexpected(t.error());
-    return reachable(t->url, settings.hub);
+    return reachable(t->url, settings.hub.front());
   };
   o.ticket = [this](bool refused) -> expected<std::string> {
     auto t = hub_ticket(refused);
@@ -320,11 +371,12 @@ expected<void> node::impl::start_actors() {
   parts.state_dir = state->path();
   parts.me = {{state->node_name()}, rt::random_id<session_id>(), state->born()};
   parts.version = COPPICE_VERSION;
-  auto& failures = settings.failures;
-  store::ledger_policy policy{failures.poison_max, failures.attempts_max, failures.threshold, failures.decay};
-  auto open_ledger = ledger_opener(settings.ledger, {state->node_name()}, state->path() / "ledger.sqlite", policy);
-  if (!open_ledger) return tl::unexpected(open_ledger.error());
-  parts.open_ledger = std::move(*open_ledger);
+  parts.open_ledger = ledger;
+  if (identity) {
+    parts.open_ledger = [this] { return open_ledger_once(); };
+    parts.authorized = state->authorized_file();
+    parts.authorize = [this](const rt::authorized_keys& keys) { return identity->authorize(keys); };
+  }
   parts.blobs = blobs.get();
   parts.blob_urls = bucket;
   parts.local = local.get();
@@ -341,8 +393,10 @@ expected<void> node::impl::start_actors() {
   parts.cgroups = cgroups.get();
   parts.signing_key = state->signing_key();
   parts.run_as = builder_user(state->path());
-  parts.systems = settings.systems.empty() ? machine_systems() : settings.systems;
-  parts.systems.emplace_back("builtin"); // builtin:fetchurl runs anywhere
+  if (!identity) { // a hub that moves builds nothing: what runs here must not depend on where it is
+    parts.systems = settings.systems.empty() ? machine_systems() : settings.systems;
+    parts.systems.emplace_back("builtin"); // builtin:fetchurl runs anywhere
+  }
   parts.environment = environment_variables();
   parts.ca_bundle = find_ca_bundle();
   parts.slots = settings.max_jobs > 0 ? settings.max_jobs : cpus();
@@ -421,9 +475,7 @@ expected<node_ready> node::start() {
   rt::log::options log;
   log.least = *level;
   rt::log::open(log);
-  auto state = state_dir::take(n.settings.state_dir, n.settings.node, n.settings.secret_key);
-  if (!state) return tl::unexpected(state.error());
-  n.state.emplace(std::move(*state));
+  if (auto done = n.open_state(); !done) return tl::unexpected(done.error());
   if (auto done = n.open_stores(); !done) return tl::unexpected(done.error());
   if (auto done = n.open_upstream(); !done) return tl::unexpected(done.error());
   if (auto done = n.start_actors(); !done) return tl::unexpected(done.error());
@@ -439,7 +491,7 @@ expected<node_ready> node::start() {
   const auto bridge = root + "/bridge";
   auto listen = n.ask_started<std::string>(bridge, *n.bridge);
   if (!listen) return n.not_started("listen on " + n.settings.listen, bridge, listen.error());
-  if (auto done = n.state->write_endpoint(*listen, *http); !done) return tl::unexpected(done.error());
+  if (auto done = n.state->write_endpoint(*listen, *http, n.settings.takeover.endpoints); !done) return tl::unexpected(done.error());
   if (!n.strays.empty())
     n.strays_keeper = std::jthread{[me = impl_.get()](std::stop_token stop) { me->keep_stray_logs(std::move(stop)); }};
   if (n.bucket) // ignored if it has no room: they are swept at the next start

@@ -23,7 +23,8 @@ public:
   node(const node&) = delete;
   node& operator=(const node&) = delete;
 
-  /// Opens everything and starts the tree; returns once clients can connect. Errors say what was tried on what.
+  /// Opens everything and starts the tree; returns once clients can connect. A hub that runs on another machine is
+  /// waited for, with `shutdown` if a signal comes first. Errors say what was tried on what.
   expected<node_ready> start();
   /// Serves until a signal to stop, or until the root supervisor gives up: false.
   bool serve();

@@ -39,8 +39,10 @@ expected<void> write_anew(const fs::path& file, const rt::key_file& key) {
 
 } // namespace
 
-expected<state_dir> state_dir::take(fs::path dir, std::string node_name, const std::string& secret_key) {
+expected<state_dir> state_dir::take(fs::path dir, std::string node_name, const std::string& secret_key,
+                                    const std::string& machine) {
   state_dir s;
+  s.local_ = machine.empty() ? "local" : "local on " + machine;
   s.path_ = fs::absolute(dir).lexically_normal();
   if (auto done = store::make_directories(s.path_); !done) return tl::unexpected(done.error());
   if (auto done = s.lock(); !done) return tl::unexpected(done.error());
@@ -119,14 +121,43 @@ expected<void> state_dir::make_client_key() {
     return write_anew(file, *key);
   }
   auto pair = rt::make_keys(); // whoever may read this file may do everything here, as with a database's socket
-  rt::key_file client{"local", role::admin, pair.public_key, pair.secret_key, node_key_.public_key};
+  rt::key_file client{local_, role::admin, pair.public_key, pair.secret_key, node_key_.public_key};
   auto let_in = rt::edit_authorized(authorized_file(), [&](rt::authorized_keys& keys) -> expected<void> {
-    std::erase_if(keys.key, [](auto& k) { return k.name == "local"; });
+    std::erase_if(keys.key, [&](auto& k) { return k.name == client.name; });
     keys.key.push_back({client.name, client.role, client.public_key});
     return {};
   });
   if (!let_in) return let_in;
   return rt::write_key_file(file, client);
+}
+
+expected<state_dir::identity> state_dir::hub_keys() const {
+  auto keys = rt::read_authorized(authorized_file());
+  if (!keys) return tl::unexpected(keys.error());
+  return identity{node_key_.secret_key, signing_key_->to_string(), std::move(*keys)};
+}
+
+expected<void> state_dir::adopt(const identity& hub, incarnation born) {
+  born_ = born;
+  if (auto done = settle_node_key(hub.secret_key); !done) return done;
+  if (signing_key_->to_string() != hub.signing_key) {
+    if (auto done = store::replace_file(path_ / "keys/cache.secret", hub.signing_key); !done) return done;
+    if (auto done = make_signing_key(); !done) return done;
+  }
+  if (auto done = make_client_key(); !done) return done;
+  auto client = rt::read_key_file(path_ / "keys/client.toml");
+  if (!client) return tl::unexpected(client.error());
+  return rt::edit_authorized(authorized_file(), [&](rt::authorized_keys& keys) -> expected<void> {
+    keys = hub.authorized;
+    std::erase_if(keys.key, [&](auto& k) { return k.name == client->name; });
+    keys.key.push_back({client->name, client->role, client->public_key});
+    return {};
+  });
+}
+
+expected<void> state_dir::stand_by(bool yes) const {
+  const auto mark = path_ / rt::stands_by_file;
+  return yes ? store::replace_file(mark, "") : store::remove_file(mark);
 }
 
 expected<void> state_dir::make_signing_key() {
@@ -138,20 +169,22 @@ expected<void> state_dir::make_signing_key() {
     if (!made) return fail(ec::io, "cannot make a signing key: " + made.error().what);
     text = made->to_string();
     if (auto done = store::replace_file(file, *text); !done) return done;
-    if (auto done = store::replace_file(path_ / "keys/cache.public", made->public_key().to_string() + "\n"); !done)
-      return done;
-    std::error_code failed;
-    fs::permissions(file, fs::perms::owner_read | fs::perms::owner_write, failed);
-    if (failed) return fail(ec::io, "cannot make " + file.string() + " private: " + failed.message());
   }
+  std::error_code failed;
+  fs::permissions(file, fs::perms::owner_read | fs::perms::owner_write, failed);
+  if (failed) return fail(ec::io, "cannot make " + file.string() + " private: " + failed.message());
   auto key = nix::secret_key::parse(*text);
   if (!key) return fail(ec::corrupt, "cannot read " + file.string() + ": " + key.error().what);
   signing_key_ = std::make_shared<const nix::secret_key>(std::move(*key));
-  return {};
+  const auto text_of_public = signing_key_->public_key().to_string();
+  const auto told = read_or_empty(path_ / "keys/cache.public");
+  if (told && *told == text_of_public) return {};
+  return store::replace_file(path_ / "keys/cache.public", text_of_public + "\n");
 }
 
-expected<void> state_dir::write_endpoint(const std::string& listen, const std::string& http) const {
-  return rt::write_endpoint_file(path_ / "endpoint.toml", {listen, http, node_key_.public_key, ::getpid()});
+expected<void> state_dir::write_endpoint(const std::string& listen, const std::string& http,
+                                         const std::vector<std::string>& elsewhere) const {
+  return rt::write_endpoint_file(path_ / "endpoint.toml", {listen, http, node_key_.public_key, ::getpid(), elsewhere});
 }
 
 void state_dir::remove_endpoint() const {

@@ -113,11 +113,12 @@ void noted_rows::put_outputs(const inhash& key, const std::vector<realised_outpu
 
 void noted_rows::put_failure(const inhash& key, const std::optional<ledger::failure_record>& failed) {
   write_lock(key);
+  touch(failures_cell);
   rows_.put_failure(key, failed);
 }
 
-// A failure that is just happening may as well have happened after it was asked for.
 std::vector<ledger::lock_state> noted_rows::failed_locks(const ledger::read_failures& query) {
+  read(failures_cell);
   auto rows = rows_.failed_locks(query);
   for (auto& row : rows)
     read(lock_cell(row.key));

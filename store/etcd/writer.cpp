@@ -100,6 +100,9 @@ void writer::renew() {
   if (!found->rows.empty() && instance_in(found->rows[0].value) != instance_)
     throw ledger_io_error(ec::locked, "the ledger under " + options_.prefix + " in etcd was taken over by the node " +
                                           node_in(found->rows[0].value));
+  if (!options_.shared) // others may have come, and gone: what is known of the rows is worth nothing any more
+    throw ledger_io_error(ec::unavailable, "the lease on the ledger under " + options_.prefix +
+                                               " in etcd ran out, as etcd was away for long: it has to be read anew");
   claim();
 }
 

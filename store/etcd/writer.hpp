@@ -18,8 +18,9 @@ struct writer_options {
 };
 
 /// Writes guarded by a cell of its own, which each write changes: it tells whether a write without an answer happened,
-/// and fences off an earlier process of this node, or (unless shared) a node that lost the ledger to another. The cell
-/// has a lease, which a thread keeps; if that runs out and nobody else has come, the cell is made anew.
+/// and fences off an earlier process of this node and whoever lost the ledger to another. All but shared writers change
+/// the same cell, so that as long as it is as this one left it nobody else has written anything. It has a lease, which
+/// a thread keeps.
 class writer {
 public:
   /// `client` must outlive it. Throws ledger_io_error: `locked` if another node writes here, or as commit() fails.

@@ -3,12 +3,13 @@
 it uses none of the farm's code, reads the ledger's rows, hashes every byte of the store, and compares both with what was
 recorded of events, attempts and answers while the farm ran.
 
-    check_history.py STATE_DIR [--events FILE]... [--attempts FILE]... [--answers FILE]... [--processes FILE]...
-                     [--stock FILE]...
+    check_history.py STATE_DIR [--etcd FILE] [--events FILE]... [--attempts FILE]... [--answers FILE]...
+                     [--processes FILE]... [--stock FILE]...
 
 FILEs are what `coppice-admin events -f --json --since 0`, `coppice-admin attempts --json`, and `coppice build --json`,
 `coppice status --json` or `coppice-admin requests --json` have printed, at any times; what process_history.py has written
-down; and what stock Nix's `nix path-info --json` says of the outputs that it has built of the same derivations. Prints a
+down; and what stock Nix's `nix path-info --json` says of the outputs that it has built of the same derivations. `--etcd`: the
+ledger is not in the directory, but what `etcdctl get --prefix /coppice/ -w json` has printed. Prints a
 line for each broken promise and ends with 1, or says what it has looked at and ends with 0. Needs zstd and libsodium."""
 
 import argparse
@@ -30,6 +31,14 @@ import tempfile
 import process_history
 
 FREE, QUEUED, BUILDING, PARTIAL, REALISED = range(5)
+# What the numbers mean in a ledger that does not say so itself.
+WORDS = {
+    "phase": ["free", "queued", "building", "partial", "realised"],
+    "request": ["open", "succeeded", "failed", "cancelled"],
+    "failure": ["success", "build_failed", "timed_out", "silent", "log_limit", "output_limit", "hash_mismatch", "output_rejected",
+                "unsupported", "unplaceable", "inputs_missing", "store_down", "infra", "poisoned", "cancelled", "dependency_failed",
+                "oom", "pids", "disk_limit", "not_deterministic"],
+}
 
 
 # --- formats
@@ -163,9 +172,37 @@ class Ledger:
             row["answer"] = unpack(row["result"]) if row["result"] else None
 
 
+class EtcdLedger:
+    """The same rows, out of etcd's keys."""
+
+    def __init__(self, file, prefix="/coppice/"):
+        with open(file, encoding="utf-8") as f:
+            keys = {base64.b64decode(kv["key"]).decode().removeprefix(prefix): base64.b64decode(kv.get("value", ""))
+                    for kv in json.load(f)["kvs"]}
+        self.damage = []
+        self.words = {(kind, number): word for kind, words in WORDS.items() for number, word in enumerate(words)}
+        of = lambda kind: [unpack(value) for key, value in keys.items() if key.startswith(kind + "/") and value]
+        locks, attempts, requests, blobs, sources = map(of, ("lock", "attempt", "request", "blob", "path"))
+        states = [record[1] for record in locks]
+        self.inhashes = {s[1]: {"inhash": s[1], "fence": s.get(2, 0), "phase": s.get(3, 0), "node": s.get(6, ""), "drv": s.get(7, ""),
+                                "published": s.get(9, False)} for s in states}
+        self.outputs = [{"inhash": s[1], "output": o[1], **self._info(o[2])} for s in states for o in s.get(10, [])]
+        self.outbox = {record[1][1] for record in locks if record.get(4)}
+        self.attempts = [{"inhash": a[1], "fence": a.get(2, 0), "drv": a.get(3, ""), "node": a.get(4, ""), "started_ms": a.get(5, 0),
+                          "ended_ms": a.get(6), "result": a.get(7, 0), "reason": a.get(8, "")} for a in attempts]
+        self.sources = [self._info(row) for row in sources]
+        self.requests = {r[1]: {"id": r[1], "state": r.get(4, 0), "closure": r[3][2], "answer": r.get(9)} for r in requests}
+        self.blobs = {b[1]: {"blob": b[1], "gen": b.get(2, 0), "present": b.get(3, False)} for b in blobs}
+
+    @staticmethod
+    def _info(row):
+        return {"path": row[1], "nar_hash": row[2], "nar_size": row.get(3, 0), "refs": " ".join(row.get(4, [])), "deriver": row.get(5),
+                "ca": row.get(6, ""), "blob": row[7], "blob_size": row.get(8, 0), "gen": row.get(9, 0)}
+
+
 class Evidence:
-    def __init__(self, state, events=(), attempts=(), answers=(), processes=(), stock=(), lost=(), upstream=False, opened=False):
-        self.ledger = Ledger(state)
+    def __init__(self, state, etcd=None, events=(), attempts=(), answers=(), processes=(), stock=(), lost=(), upstream=False, opened=False):
+        self.ledger = EtcdLedger(etcd) if etcd else Ledger(state)
         self.store = os.path.join(state, "cache")
         with open(os.path.join(state, "keys/cache.public"), encoding="utf-8") as f:
             self.key = f.read().strip()
@@ -446,6 +483,7 @@ def main():
     parser.add_argument("state", help="the state directory of the node that has the ledger and serves no more")
     for kind in ("events", "attempts", "answers", "processes", "stock"):
         parser.add_argument(f"--{kind}", action="append", default=[], metavar="FILE")
+    parser.add_argument("--etcd", metavar="FILE", help="the ledger's keys and values in etcd")
     parser.add_argument("--lost", action="append", default=[], metavar="DRV", help="its outputs were taken from the store")
     parser.add_argument("--upstream", action="store_true", help="the farm asks upstream caches")
     parser.add_argument("--open", dest="opened", action="store_true", help="requests may still be open")

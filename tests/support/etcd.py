@@ -1,4 +1,5 @@
-"""A real etcd of one member or three, with a data directory, ports and a cluster token that no other test has."""
+"""A real etcd of one member or three, with a data directory, ports and a cluster token that no other test has; on this
+machine, or each member on one of a network (net.py)."""
 
 import json
 import os
@@ -11,31 +12,35 @@ START_S = 60
 
 
 class Etcd:
-    def __init__(self, scratch, members=1, options=(), tls=None):
-        """`tls`: a directory made by certificates(); then clients need a certificate, too."""
+    def __init__(self, scratch, members=1, options=(), tls=None, machines=(), inside=()):
+        """`tls`: a directory made by certificates(); then clients need a certificate, too. `machines`: of the members;
+        `inside`: what enters the machine from which we ask."""
         self.scratch, self.options, self.tls = scratch, list(options), tls
+        self.inside = inside
         self.token = secrets.token_hex(8)
         self.scheme = "https" if tls else "http"
-        self.ports = [(farm.free_port(), farm.free_port()) for _ in range(members)]
-        self.members = [None] * members
-        self.generation = ["new"] * members
+        self.hosts = [m.address for m in machines] or ["127.0.0.1"] * members
+        self.insides = [m.inside for m in machines] or [()] * members
+        self.ports = [(farm.free_port(), farm.free_port()) for _ in self.hosts]
+        self.members = [None] * len(self.hosts)
+        self.generation = ["new"] * len(self.hosts)
 
     @property
     def endpoints(self):
-        return [f"{self.scheme}://127.0.0.1:{client}" for client, _ in self.ports]
+        return [f"{self.scheme}://{host}:{client}" for host, (client, _) in zip(self.hosts, self.ports)]
 
     def start_member(self, i):
-        client, peer = self.ports[i]
-        cluster = ",".join(f"m{k}=http://127.0.0.1:{p}" for k, (_, p) in enumerate(self.ports))
+        peers = [f"http://{host}:{peer}" for host, (_, peer) in zip(self.hosts, self.ports)]
+        cluster = ",".join(f"m{k}={url}" for k, url in enumerate(peers))
         argv = ["etcd", "--name", f"m{i}", "--data-dir", self.scratch.file(f"etcd-{self.token}-{i}"),
                 "--listen-client-urls", self.endpoints[i], "--advertise-client-urls", self.endpoints[i],
-                "--listen-peer-urls", f"http://127.0.0.1:{peer}", "--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}",
+                "--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
                 "--initial-cluster", cluster, "--initial-cluster-token", self.token,
                 "--initial-cluster-state", self.generation[i], "--logger", "zap", "--log-level", "error", *self.options]
         if self.tls:
             argv += ["--cert-file", f"{self.tls}/server.pem", "--key-file", f"{self.tls}/server.key",
                      "--client-cert-auth", "--trusted-ca-file", f"{self.tls}/ca.pem"]
-        self.members[i] = self.scratch.start(argv)
+        self.members[i] = self.scratch.start(argv, inside=self.insides[i])
         self.generation[i] = "existing"
         return self.members[i]
 
@@ -52,6 +57,11 @@ class Etcd:
     def kill(self, i=0):
         self.members[i].kill()
 
+    def leader(self):
+        """The number of the member that leads."""
+        rows = json.loads(self.ctl("endpoint", "status", "-w", "json").stdout)
+        return next(self.endpoints.index(row["Endpoint"]) for row in rows if row["Status"]["leader"] == row["Status"]["header"]["member_id"])
+
     def ctl(self, *words, check=True, user=None, endpoint=None):
         """etcdctl; it asks one member of those that live."""
         live = [e for e, m in zip(self.endpoints, self.members) if m and m.running()]
@@ -61,7 +71,8 @@ class Etcd:
         if user:
             argv += ["--user", user]
         env = {**self.scratch.env, "ETCDCTL_API": "3"}
-        return subprocess.run(argv + list(words), check=check, env=env, capture_output=True, text=True, timeout=60)
+        argv = [*self.inside, *argv]
+        return subprocess.run(argv + list(words), check=check, env=env, capture_output=True, text=True, errors="replace", timeout=60)
 
     def revision(self):
         return json.loads(self.ctl("get", "no-such-key", "-w", "json").stdout)["header"]["revision"]

@@ -105,7 +105,10 @@ def missing_programs():
 class Rgw:
     """A server that runs; close() ends it. It and its programs end with the one that started them."""
 
-    def __init__(self, directory, store="memstore", gib=10, host="127.0.0.1", inside=()):
+    def __init__(self, directory, store="memstore", gib=10, machine=None):
+        """`machine`: one of a network (net.py) on which it serves."""
+        host, inside = (machine.address, machine.inside) if machine else ("127.0.0.1", ())
+        self.call = machine.call if machine else lambda function: function()
         self.dir, self.store, self.host, self.inside = os.path.abspath(directory), store, host, list(inside)
         self.port = free_port()
         self.endpoint = f"http://{host}:{self.port}"
@@ -162,7 +165,7 @@ class Rgw:
             except OSError:
                 return False
 
-        self._until("RGW answers", answers)
+        self._until("RGW answers", lambda: self.call(answers))
 
     def kill(self, *names):
         """kill -9"""
@@ -212,10 +215,14 @@ class Rgw:
             key_ = hmac.new(key_, part.encode(), hashlib.sha256).digest()
         signature = hmac.new(key_, text.encode(), hashlib.sha256).hexdigest()
         signed["Authorization"] = f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, SignedHeaders={names}, Signature={signature}"
-        with contextlib.closing(http.client.HTTPConnection(self.host, self.port, timeout=60)) as connection:
-            connection.request(method, path + ("?" + query if query else ""), body, {**signed, **(headers or {})})
-            reply = connection.getresponse()
-            return reply.status, dict(reply.getheaders()), reply.read()
+
+        def ask():
+            with contextlib.closing(http.client.HTTPConnection(self.host, self.port, timeout=60)) as connection:
+                connection.request(method, path + ("?" + query if query else ""), body, {**signed, **(headers or {})})
+                reply = connection.getresponse()
+                return reply.status, dict(reply.getheaders()), reply.read()
+
+        return self.call(ask)
 
     def make_bucket(self, bucket):
         status, _, body = self.request("PUT", bucket)

@@ -31,6 +31,7 @@ struct pair {
   farm hub, member;
   std::shared_ptr<rt::mesh> at_hub, at_member;
   rt::key_pair keys = rt::make_keys();
+  std::vector<std::string> elsewhere; ///< endpoints at which the hub is not
 
   explicit pair(role r = role::node) {
     member.options.authorized = member.dir / "authorized.toml";
@@ -49,7 +50,9 @@ struct pair {
     member.prepare("/birch");
     member.options.mesh = at_member = std::make_shared<rt::mesh>(*member.names, node_id{"birch"});
     member.options.sessions.peers.born = {born};
-    member.options.dials = {{{"alder"}, hub.endpoint, hub.server.public_key, keys}};
+    auto endpoints = elsewhere;
+    endpoints.push_back(hub.endpoint);
+    member.options.dials = {{{"alder"}, endpoints, hub.server.public_key, keys}};
     member.options.redial_first = 20ms;
     member.tree->child<even_pool>("pool");
     at_member->expose<assignee_actor>("/birch/pool");
@@ -103,6 +106,18 @@ TEST_CASE("a member finds its hub again after the hub's sockets died") {
   REQUIRE(p.hub.names->kill("/alder/bridge", rt::kill_mode::crash));
   REQUIRE(eventually([&] { return !p.at_hub->reaches({"birch"}); }));
   REQUIRE(eventually([&] { return p.connected() && p.ask_member(2).first == true; }, 20s));
+  CHECK(p.ask_hub(2).first == true);
+}
+
+TEST_CASE("a member finds its hub at any of its endpoints, and passes by whoever else listens there") {
+  pair p;
+  p.start_hub();
+  farm stranger; // its key is another
+  stranger.prepare("/ash");
+  stranger.run();
+  p.elsewhere = {"tcp://127.0.0.1:1", stranger.endpoint};
+  p.start_member();
+  REQUIRE(eventually([&] { return p.connected(); }, 20s));
   CHECK(p.ask_hub(2).first == true);
 }
 

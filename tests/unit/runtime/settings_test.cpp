@@ -155,6 +155,14 @@ TEST_CASE("characters outside ASCII are for strings and comments") {
   CHECK(why("\nnode = 52'\"\u028b8").starts_with("node.toml:2: "));
 }
 
+TEST_CASE("a list of strings may be one string, and no other list may") {
+  CHECK(read("roles = \"work\"")->roles == std::vector<std::string>{"work"});
+  CHECK(read("roles = " + rt::toml_quoted(std::vector<std::string>{"a", "b\""}))->roles ==
+        std::vector<std::string>{"a", "b\""});
+  CHECK(why("roles = 1").find("a list") != std::string::npos);
+  CHECK(why("peer = \"oak\"").find("a list") != std::string::npos);
+}
+
 TEST_CASE("a settings file that is not there is not_found") {
   auto x = rt::read_settings<sample_settings>("/nonexistent/node.toml");
   REQUIRE_FALSE(x);

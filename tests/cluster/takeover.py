@@ -1,0 +1,87 @@
+"""The hub may run on any of three machines: when its machine dies, another takes it over, and nobody's build is lost."""
+
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import chaos
+import farm
+import moving
+from chaos import wait_until
+from farm import FAILED, OK, UNREACHABLE
+
+
+class Takeover(moving.MovingFarm):
+    def begun(self):
+        """The client of a build, and who builds `held`, which is not where the hub is."""
+        client = self.hub.build(self.stock.drv, "--json", start=True)
+        (holder,) = wait_until("held is being built", lambda: [n for n, r in self.attempts_of("held") if r == "running"])
+        wait_until("its builder runs", self.sleepers)
+        self.assertEqual(self.where(), "m1")
+        return client, holder
+
+    def test_the_machine_of_the_hub_dies_and_no_build_on_another_is_lost(self):
+        client, holder = self.begun()
+        self.kill_machine("m1")
+        dead = time.monotonic()
+        taken = wait_until("another machine takes over", lambda: self.where() not in ("", "m1") and self.where())
+        wait_until("it serves", lambda: {"oak", "ash"} <= self.online())
+        print(f"  {taken} took over, and its members were there, {time.monotonic() - dead:.1f} s after the death", file=sys.stderr)
+        self.assertEqual(self.attempts_of("held"), [(holder, "running")])
+        self.let_go(client)
+        self.assertEqual(self.attempts_of("held"), [(holder, "success")])
+        self.start_machine("m1")
+        wait_until("its member is back", lambda: set(moving.MEMBERS) <= self.online())
+        self.outputs_are_right(client)
+
+    def test_a_hub_that_stands_still_for_longer_than_its_lease_has_no_say_any_more(self):
+        client, holder = self.begun()
+        self.hubs["m1"].pause()
+        wait_until("another machine takes over", lambda: self.where() not in ("", "m1"))
+        self.hubs["m1"].resume()
+        wait_until("it stands by", lambda: os.path.exists(os.path.join(self.hubs["m1"].state, "stands-by")))
+        self.let_go(client)
+        self.assertEqual(self.attempts_of("held"), [(holder, "success")])
+        self.outputs_are_right(client)
+
+    def test_whoever_was_let_in_is_let_in_wherever_the_hub_runs(self):
+        self.hubs["m1"].pause()
+        wait_until("another machine takes over", lambda: self.where() not in ("", "m1"))
+        now = self.hubs[self.where()]
+        now.serves()
+        revoked, public = os.path.basename(self.hub.key).removesuffix(".toml"), farm.read(os.path.join(self.hubs["m1"].state, "keys/cache.public"))
+        wait_until("all members are back", lambda: set(moving.MEMBERS) <= self.online())
+        self.assertEqual(farm.read(os.path.join(now.state, "keys/cache.public")), public)
+        self.ends_with(now.admin("invite", "birch"), OK)
+        self.ends_with(now.admin("revoke", revoked), OK)
+        wait_until("it is told", lambda: "birch" in self.etcd.ctl("get", "/coppice/farm", "--print-value-only").stdout)
+        refused = self.hub.admin("nodes", "--patience", "2")
+        self.assertEqual(refused.code, UNREACHABLE, str(refused))
+        self.hubs["m1"].resume()
+        wait_until("it stands by", lambda: os.path.exists(os.path.join(self.hubs["m1"].state, "stands-by")))
+        for words in (("invite", "alder"), ("revoke", "birch")):
+            done = self.ends_with(self.hubs["m1"].admin(*words), UNREACHABLE)
+            self.assertRegex(done.err, "the hub runs on another machine now")
+        self.ends_with(now.stop(), 0)
+        wait_until("one more takes over", lambda: self.where() not in ("", os.path.basename(now.state)))
+        allowed = lambda: farm.read(os.path.join(self.hubs[self.where()].state, "authorized.toml"))
+        wait_until("it has adopted them", lambda: "birch" in allowed())
+        self.assertNotIn(revoked, allowed())
+
+
+class Settings(farm.TestCase):
+    def test_settings_that_cannot_be_right_are_refused_with_the_reason(self):
+        table = '[takeover]\nmachine = "m1"\n'
+        etcd = '[ledger]\netcd = ["http://127.0.0.1:1"]\n'
+        for settings, why in ((table, "needs `node`"), ('node = "m1"\n' + table, "each machine has one of its own"),
+                              ('node = "farm"\n' + table, "needs ledger.etcd"), ('node = "farm"\n' + table + etcd, "needs s3.bucket"),
+                              ('node = "farm"\nhub = "tcp://h:1"\n' + table + etcd, "has one elsewhere")):
+            with self.subTest(settings):
+                done = self.scratch.run(farm.Farm(self.scratch, settings=settings).argv)
+                self.assertEqual(done.code, farm.USAGE, str(done))
+                self.assertIn(why, done.err)
+
+
+if __name__ == "__main__":
+    farm.main()
