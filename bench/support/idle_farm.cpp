@@ -53,7 +53,7 @@ public:
       if (n <= 0) ::_exit(1);
       where.resize(static_cast<std::size_t>(n));
       fs::create_directories(o.dir / name);
-      idle_link link{keys, {}, rt::node_address{{"bench"}, where, std::move(hub_key), keys}};
+      idle_link link{keys, {}, rt::node_address{{"bench"}, {where}, std::move(hub_key), keys}};
       idle_node node{{o.dir / name, name, o.slots, o.events, std::move(link)}};
       for (;;)
         ::pause();

@@ -15,12 +15,14 @@ from hostile_bytes import corpus, send_streams
 GROWTH_MAX_KIB = 32 << 10  # of a daemon at which hostile bytes are thrown: what an allocator keeps of the largest
 
 
-class Strangers(chaos.Chaos):
+class WithStrangers(chaos.Chaos):
     def bridge(self, node, what):
         """How many of these BRIDGE has counted."""
         doing = next(a["doing"] for path, a in node.actors().items() if path.count("/") == 2 and path.endswith("/bridge"))
         return int(re.search(rf"(\d+) {what}", doing)[1])
 
+
+class Strangers(WithStrangers):
     def imposter(self, settings):
         """A node on oak's machine with these settings, which never gets in; oak has left."""
         before = self.bridge(self.hub, "keys denied")
@@ -69,6 +71,10 @@ class Strangers(chaos.Chaos):
         self.let_go(client)
         self.nodes.pop(victim).kill()
         self.outputs_are_right(client)
+
+
+class HostileBytes(WithStrangers):
+    LEASE = chaos.lease(60)  # a machine may be slow to answer under them
 
     def hostile_peer(self, key):
         """From elm's machine; how many messages were sent."""

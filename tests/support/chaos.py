@@ -21,7 +21,13 @@ HTTP_PORT = 8080
 SLOW = 'features = ["slow"]\n'  # of members: what is held may be built there, and not on the hub
 GRACE_S = 0.5
 TTL_S = 6  # a lease that is not renewed ends after it
-LEASE = f'[lease]\nttl = "{TTL_S} s"\nrenew = "500 ms"\nguard = "200 ms"\nfreeze_max = "10 min"\n[limits]\nkill_grace = "500 ms"\n'
+
+
+def lease(ttl_s):
+    return f'[lease]\nttl = "{ttl_s} s"\nrenew = "500 ms"\nguard = "200 ms"\nfreeze_max = "10 min"\n[limits]\nkill_grace = "500 ms"\n'
+
+
+LEASE = lease(TTL_S)
 # a build is tried again at once, and no death of a machine is ever the derivation's fault here
 FAILURES = '[failures]\nattempts_max = 1000\npoison_max = 1000\nretry_first = "100 ms"\nretry_max = "1 s"\n'
 
@@ -71,6 +77,7 @@ class Chaos(farm.TestCase):
     for all tests of a class."""
 
     MORE = ""  # settings of all nodes
+    LEASE = LEASE
     JOBS = 2  # of each node
     TEMPORARY = ("running", "uploads", "kept", "spool", "local/staging", "cache/.tmp")  # below a node's state
 
@@ -95,8 +102,8 @@ class Chaos(farm.TestCase):
         self.net = Network(3)
         self.addCleanup(self.net.close)
         self.before_hub()
-        self.hub = Hub(self.scratch, self.net.machine(HUB), settings=self.MORE + LEASE + FAILURES, jobs=self.JOBS).start().record()
-        self.elm, self.oak = (self.hub.member(self.net.machine(number), name, SLOW + self.MORE + LEASE, self.JOBS).start()
+        self.hub = Hub(self.scratch, self.net.machine(HUB), settings=self.MORE + self.LEASE + FAILURES, jobs=self.JOBS).start().record()
+        self.elm, self.oak = (self.hub.member(self.net.machine(number), name, SLOW + self.MORE + self.LEASE, self.JOBS).start()
                               for number, name in ((ELM, "elm"), (OAK, "oak")))
         wait_until("both offer themselves", lambda: {"elm", "oak"} <= self.online())
         self.nodes = {"hub": self.hub, "elm": self.elm, "oak": self.oak}

@@ -42,11 +42,12 @@ class Kept(farm.Farm):
         self.ready = json.loads(self.daemon.out().splitlines()[-1])
         return self
 
-    def _processes(self):
+    def processes(self):
+        """The ids of coppiced's: one, if it is not between two lives."""
         return [pid for pid, (parent, _, command) in farm.processes().items() if parent == self.daemon.pid and "coppiced" in command]
 
     def _signal(self, number):
-        for pid in self._processes():
+        for pid in self.processes():
             os.kill(pid, number)
 
     def pause(self):

@@ -61,7 +61,7 @@ class Network:
             f"link add cable{i} type veth peer name eth0 netns {self.holders[i].pid}" for i in machines))
         for i in machines:
             self._ip(i, f"addr add {self.address(i)}/24 dev eth0", "link set eth0 up", "link set lo up")
-            self._run(i, "nft", "-f", "-", text=CUT)
+            self.run(i, "nft", "-f", "-", text=CUT)
         self._ip(SWITCH, *(f"link set cable{i} master br0 up" for i in machines))
 
     def _holds(self, holder):
@@ -69,7 +69,8 @@ class Network:
             raise AssertionError(holder.stderr.read().decode().strip())
         return os.readlink(f"/proc/{holder.pid}/ns/net") != os.readlink("/proc/self/ns/net")
 
-    def _run(self, who, *argv, text=None):
+    def run(self, who, *argv, text=None):
+        """What that program prints, run on that machine."""
         done = subprocess.run([*self.inside(who), *argv], input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               check=False)
         if done.returncode != 0:
@@ -77,7 +78,7 @@ class Network:
         return done.stdout
 
     def _ip(self, who, *commands):
-        self._run(who, "ip", "-batch", "-", text="\n".join(commands))
+        self.run(who, "ip", "-batch", "-", text="\n".join(commands))
 
     def machine(self, who):
         return Machine(self, who)
@@ -123,7 +124,7 @@ class Network:
         self.cuts ^= {(sender, receiver)}
 
     def _element(self, who, verb, name, value):
-        self._run(who, "nft", verb, "element", "inet", "cut", name, "{", value, "}")
+        self.run(who, "nft", verb, "element", "inet", "cut", name, "{", value, "}")
 
     def cut(self, a, b, port=None):
         """With a port: only connections of a to that port of b."""
@@ -147,13 +148,13 @@ class Network:
 
     def refuse(self, sender, receiver, port):
         """Connections of the one to that port of the other are refused, and those that are open break."""
-        self._run(receiver, "nft", "add", "rule", "inet", "cut", "in", "ip", "saddr", self.address(sender), "tcp", "dport", str(port),
+        self.run(receiver, "nft", "add", "rule", "inet", "cut", "in", "ip", "saddr", self.address(sender), "tcp", "dport", str(port),
                   "reject", "with", "tcp", "reset")
 
     def accept(self, receiver):
         """Whatever was refused there, and nothing else."""
-        self._run(receiver, "nft", "flush", "chain", "inet", "cut", "in")
-        self._run(receiver, "nft", "add", "rule", "inet", "cut", "in", "ip", "saddr", "@from", "counter", "name", "lost", "drop")
+        self.run(receiver, "nft", "flush", "chain", "inet", "cut", "in")
+        self.run(receiver, "nft", "add", "rule", "inet", "cut", "in", "ip", "saddr", "@from", "counter", "name", "lost", "drop")
 
     def unplug(self, who):
         """Cuts it off from everybody."""
@@ -165,16 +166,16 @@ class Network:
     def slow(self, who, rate):
         """What it sends goes no faster, e.g. "8mbit"; None: as fast as it can."""
         tbf = ["replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "16kb", "latency", "50ms"]
-        self._run(who, "tc", "qdisc", *(tbf if rate else ["del", "dev", "eth0", "root"]))
+        self.run(who, "tc", "qdisc", *(tbf if rate else ["del", "dev", "eth0", "root"]))
 
     def lost(self, receiver):
         """Packets to that machine that cuts have swallowed."""
-        words = self._run(receiver, "nft", "list", "counter", "inet", "cut", "lost").split()
+        words = self.run(receiver, "nft", "list", "counter", "inet", "cut", "lost").split()
         return int(words[words.index("packets") + 1])
 
     def sent(self, who):
         """Packets that the machine has put on its cable."""
-        return int(self._run(SWITCH, "cat", "/proc/net/dev").split(f"cable{who}:")[1].split()[1])
+        return int(self.run(SWITCH, "cat", "/proc/net/dev").split(f"cable{who}:")[1].split()[1])
 
     def close(self):
         for holder in self.holders.values():
