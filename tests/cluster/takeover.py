@@ -11,6 +11,12 @@ import moving
 from chaos import wait_until
 from farm import FAILED, OK, UNREACHABLE
 
+# Long enough for three restarts.
+LAYERS = '''let
+  row = n: below: map (i: step "l-${toString n}-${toString i}" "sleep 2; echo ${toString below} $out > $out") [ 1 2 3 4 5 6 ];
+  rows = n: if n == 0 then [ ] else row n (rows (n - 1));
+in step "top" "echo ${toString (rows 15)} > $out"'''
+
 
 class Takeover(moving.MovingFarm):
     def begun(self):
@@ -68,6 +74,34 @@ class Takeover(moving.MovingFarm):
         allowed = lambda: farm.read(os.path.join(self.hubs[self.where()].state, "authorized.toml"))
         wait_until("it has adopted them", lambda: "birch" in allowed())
         self.assertNotIn(revoked, allowed())
+
+
+class Rolling(moving.MovingFarm):
+    @classmethod
+    def built_by_stock_nix(cls, scratch, nix):
+        test = cls("setUp")
+        test.scratch, test.word = scratch, cls.stock_word
+        drv, = nix.instantiate(test.expression(LAYERS))
+        return chaos.Stock(nix, "/nix/store/" + farm.base_name(drv))
+
+    def running_on(self, node):
+        return [a["drv"] for a in self.hub.attempts() if a["node"] == node and a["result"] == "running"]
+
+    def test_all_machines_are_restarted_one_by_one_while_they_build_and_nothing_is_built_twice(self):
+        client = self.hub.build(self.stock.drv, "--json", start=True)
+        for name, member in zip(moving.MACHINES, moving.MEMBERS):
+            wait_until(f"{member} builds", lambda: self.running_on(member) or not client.running())
+            self.assertTrue(client.running(), "the build was over before all were restarted")
+            self.ends_with(self.hub.admin("drain", member, "--why", "an upgrade"), OK)
+            wait_until("it has finished what it ran", lambda: not self.running_on(member))
+            for daemon in (self.nodes[member], self.hubs[name]):
+                self.ends_with(daemon.stop(), OK)
+                daemon.start()
+            wait_until("it is back", lambda: member in self.online())
+            self.ends_with(self.hub.admin("undrain", member), OK)
+        self.let_go(client)
+        self.assertEqual({a["result"] for a in self.hub.attempts()}, {"success"})
+        self.outputs_are_right(client)
 
 
 class Settings(farm.TestCase):
