@@ -437,7 +437,7 @@ TEST_CASE_METHOD(farm, "a state directory says where its node is and which key t
   fs::create_directory(dir / "keys");
   REQUIRE(rt::write_key_file(dir / "keys" / "client.toml", c.key));
   CHECK(why(rt::try_state_dir(dir)).code == ec::not_found);
-  REQUIRE(rt::write_endpoint_file(dir / "endpoint.toml", {endpoint, "http://x", server.public_key, 1}));
+  REQUIRE(rt::write_endpoint_file(dir / "endpoint.toml", {endpoint, "http://x", server.public_key, 1, {}}));
   auto found = rt::try_state_dir(dir);
   REQUIRE(found);
   auto x = dial(*found);
