@@ -210,7 +210,7 @@ expected<std::size_t> get_choice(const value& v, std::span<const std::string_vie
 }
 
 expected<void> get_array(const value& v, void* target, expected<void> (*read)(const value&, void*), bool or_string) {
-  if (or_string && node_of(v).is_string()) return read(v, target);
+  if (const auto* one = node_of(v).as_string(); one && or_string) return one->get().empty() ? expected<void>{} : read(v, target);
   const auto* list = node_of(v).as_array();
   if (!list) return not_a(v, "a list");
   std::size_t i = 0;

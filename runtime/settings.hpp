@@ -55,7 +55,7 @@ expected<std::uint64_t> get_size(const value& v, std::uint64_t max);
 expected<std::chrono::nanoseconds> get_duration(const value& v, std::chrono::nanoseconds unit);
 /// The index of the string among `names`.
 expected<std::size_t> get_choice(const value& v, std::span<const std::string_view> names);
-/// Calls `read(element, target)` for each element of an array; `or_string`: also of a string alone, as of a list of one.
+/// Calls `read(element, target)` for each element of an array; `or_string`: also of one string without (none if empty).
 expected<void> get_array(const value& v, void* target, expected<void> (*read)(const value&, void*), bool or_string);
 /// Parses a document and reads it into a struct.
 expected<void> parse(std::string_view text, const std::string& file, void* x, std::span<const setting> settings);

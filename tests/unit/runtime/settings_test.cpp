@@ -157,6 +157,7 @@ TEST_CASE("characters outside ASCII are for strings and comments") {
 
 TEST_CASE("a list of strings may be one string, and no other list may") {
   CHECK(read("roles = \"work\"")->roles == std::vector<std::string>{"work"});
+  CHECK(read("roles = \"\"")->roles.empty());
   CHECK(read("roles = " + rt::toml_quoted(std::vector<std::string>{"a", "b\""}))->roles ==
         std::vector<std::string>{"a", "b\""});
   CHECK(why("roles = 1").find("a list") != std::string::npos);
