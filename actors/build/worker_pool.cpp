@@ -288,10 +288,11 @@ void worker_pool_state::offer_slots() {
   auto me = assignee_actor{self_->stable()};
   for (auto& a : allocators_)
     self_->send(a, atom::offer_v, o, me);
-  self_->doing(std::to_string(computing) + " of " + std::to_string(config_.slots) + " slots, " +
-               std::to_string(reserved_.cores) + " of " + std::to_string(o.share.all.cores) + " cores and " +
-               std::to_string(waiting) + " of " + std::to_string(config_.io_slots) + " I/O slots busy" +
-               (o.short_of.empty() ? "" : "; " + o.short_of) + "; " + config_.limits_kept);
+  // what ails it comes first: a long sentence loses its end
+  self_->doing((o.short_of.empty() ? "" : "this machine " + o.short_of + "; ") + std::to_string(computing) + " of " +
+               std::to_string(config_.slots) + " slots, " + std::to_string(reserved_.cores) + " of " +
+               std::to_string(o.share.all.cores) + " cores and " + std::to_string(waiting) + " of " +
+               std::to_string(config_.io_slots) + " I/O slots busy; " + config_.limits_kept);
   if (o.short_of.empty() != short_of_.empty()) {
     if (o.short_of.empty())
       rt::log::info("WORKER_POOL", "there is room for builds again");

@@ -107,12 +107,7 @@ def draw(seed):
 
 
 class Nemesis(chaos.Chaos):
-    @classmethod
-    def built_by_stock_nix(cls, scratch, nix):
-        test = cls("setUp")
-        test.scratch, test.word = scratch, cls.stock_word
-        drv, = nix.instantiate(test.expression(GRAPH))
-        return chaos.Stock(nix, "/nix/store/" + farm.base_name(drv))
+    GRAPH = GRAPH
 
     def actors_of(self, node):
         try:

@@ -31,12 +31,7 @@ in step "top" "echo ${{toString (rows {ROWS})}} > $out"'''
 
 
 class Nemesis(moving.MovingFarm):
-    @classmethod
-    def built_by_stock_nix(cls, scratch, nix):
-        test = cls("setUp")
-        test.scratch, test.word = scratch, cls.stock_word
-        drv, = nix.instantiate(test.expression(GRAPH))
-        return chaos.Stock(nix, "/nix/store/" + farm.base_name(drv))
+    GRAPH = GRAPH
 
     def number(self, name):
         return MACHINES.index(name) + 1

@@ -77,12 +77,7 @@ class Takeover(moving.MovingFarm):
 
 
 class Rolling(moving.MovingFarm):
-    @classmethod
-    def built_by_stock_nix(cls, scratch, nix):
-        test = cls("setUp")
-        test.scratch, test.word = scratch, cls.stock_word
-        drv, = nix.instantiate(test.expression(LAYERS))
-        return chaos.Stock(nix, "/nix/store/" + farm.base_name(drv))
+    GRAPH = LAYERS
 
     def running_on(self, node):
         return [a["drv"] for a in self.hub.attempts() if a["node"] == node and a["result"] == "running"]

@@ -76,6 +76,7 @@ class Chaos(farm.TestCase):
     """`self.hub`, and members `self.elm` and `self.oak`, which serve; `self.stock` is GRAPH, which stock Nix has built once
     for all tests of a class."""
 
+    GRAPH = GRAPH
     MORE = ""  # settings of all nodes
     LEASE = LEASE
     JOBS = 2  # of each node
@@ -93,7 +94,7 @@ class Chaos(farm.TestCase):
     def built_by_stock_nix(cls, scratch, nix):
         test = cls("setUp")
         test.scratch, test.word = scratch, cls.stock_word
-        drv, = nix.instantiate(test.expression(GRAPH))
+        drv, = nix.instantiate(test.expression(cls.GRAPH))
         return Stock(nix, "/nix/store/" + farm.base_name(drv), lambda: test.end_sleepers(0))
 
     def setUp(self):
