@@ -92,8 +92,7 @@ class Rolling(moving.MovingFarm):
             for daemon in (self.nodes[member], self.hubs[name]):
                 self.ends_with(daemon.stop(), OK)
                 daemon.start()
-            wait_until("it is back", lambda: member in self.online())
-            self.ends_with(self.hub.admin("undrain", member), OK)
+            wait_until("it is back, and takes work again", lambda: self.hub.admin("undrain", member).code == OK)
         self.let_go(client)
         self.assertEqual({a["result"] for a in self.hub.attempts()}, {"success"})
         self.outputs_are_right(client)
