@@ -57,20 +57,33 @@ class Costs(moving.MovingFarm):
         text = self.net.run(1, "nft", "list", "counter", "inet", "cut", "hub")
         return [int(n) for n in re.findall(r"(?:packets|bytes) (\d+)", text)]
 
+    def idle(self, seconds):
+        """Seconds of the hub's CPU, and packets and bytes of members, in each second in which nothing is done."""
+        cpu, heard = self.hub_cpu_s(), self.heard()
+        time.sleep(seconds)
+        return [(self.hub_cpu_s() - cpu) / seconds, *((now - then) / seconds for now, then in zip(self.heard(), heard))]
+
     def test_costs(self):
         steps, idle = self.options.steps, self.options.idle
         self.net.run(1, "nft", "add", "counter", "inet", "cut", "hub")
         self.net.run(1, "nft", "insert", "rule", "inet", "cut", "in", "tcp", "dport", "5000", "counter", "name", "hub")
         time.sleep(3)  # whatever setting up has set off
 
-        etcd, cpu, heard = self.etcd_counts(), self.hub_cpu_s(), self.heard()
-        time.sleep(idle)
-        members = len(self.nodes)
-        packets, size = (now - then for now, then in zip(self.heard(), heard))
-        self.say("idle_hub_cpu", 1e6 * (self.hub_cpu_s() - cpu) / idle / members, "us of CPU a second for each member")
-        self.say("idle_member_bytes", size / idle / members, "bytes a second from each member to the hub, as packets")
-        self.say("idle_member_packets", packets / idle / members, "packets a second from each member")
+        etcd = self.etcd_counts()
+        all_members, packets, size = self.idle(idle)
         self.say("idle_etcd_txns", (self.etcd_counts()[COUNTED[0]] - etcd[COUNTED[0]]) / idle, "transactions a second in all")
+        self.say("idle_member_bytes", size / len(self.nodes), "bytes a second from each member to the hub, as packets")
+        self.say("idle_member_packets", packets / len(self.nodes), "packets a second from each member")
+        gone = [self.nodes[name] for name in moving.MEMBERS[1:]]
+        for node in gone:
+            self.ends_with(node.stop(), OK)
+        one_member, _, _ = self.idle(idle)
+        for node in gone:
+            node.start()
+        farm.wait_until("all are back", lambda: set(moving.MEMBERS) <= self.online())
+        each_member = (all_members - one_member) / len(gone)
+        self.say("idle_hub_cpu_member", 1e6 * each_member, "us of the hub's CPU a second for each member")
+        self.say("idle_hub_cpu", 1e6 * (one_member - each_member), "us of the hub's CPU a second besides")
 
         drvs = self.instantiate(f'builtins.genList (i: step "s-${{toString i}}" "echo ${{toString i}} > $out") {steps}')
         etcd, s3, cpu, heard = self.etcd_counts(), self.s3_counts(), self.hub_cpu_s(), self.heard()
