@@ -8,13 +8,12 @@
 #include <chrono>
 #include <filesystem>
 #include <functional>
-#include <optional>
 #include <string>
 
 namespace coppice::actors {
 
 using key_keeper_actor = caf::typed_actor<caf::reacts_to<atom::tick_atom>,               ///< look at the file
-                                          caf::reacts_to<atom::stored_atom, caf::error>>; ///< what came of a write
+                                          caf::reacts_to<atom::stored_atom, std::string, caf::error>>; ///< what came of it
 
 /// Has the machines on which the hub may run let in whom this one lets in, as its allow-list is now.
 /// Takes: tick. Sends: nothing. Owns: which list the others are known to have (soft: a restart writes it once more).
@@ -26,7 +25,7 @@ public:
 
   struct config {
     std::filesystem::path authorized;
-    std::function<expected<void>(const rt::authorized_keys&)> authorize; ///< blocks; called by one thread at a time
+    std::function<expected<void>(const rt::authorized_keys&)> authorize; ///< blocks; any thread
     rt::executor* pool;
     std::chrono::milliseconds interval{1'000}; ///< between two looks, and two tries
   };
@@ -35,12 +34,12 @@ public:
 
 private:
   void look();
-  void on_stored(const caf::error& e);
+  void on_stored(std::string list, const caf::error& e);
 
   rt::self<interface>* self_;
   config config_;
-  std::optional<std::string> stored_, storing_; ///< lists, encoded
-  std::string said_;                            ///< the trouble that was told last
+  std::string stored_; ///< the list that the others have, encoded; empty: not known
+  std::string said_;   ///< the trouble that was told last
 };
 
 } // namespace coppice::actors

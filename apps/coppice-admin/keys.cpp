@@ -136,7 +136,8 @@ expected<void> invite_command(const invite_options& options, const std::filesyst
   if (!let_in) return tried(let_in.error());
   if (json)
     std::cout << json_text({{"node", options.name},
-                            {"hub", *hub},
+                            {"hub", hub->front()},
+                            {"hubs", *hub},
                             {"hub_node", own->name},
                             {"hub_key", own->public_key},
                             {"secret_key", pair.secret_key},

@@ -6,6 +6,8 @@
 #ifdef COPPICE_ETCD
 #include "store/etcd/farm_cell.hpp"
 #include "store/etcd_ledger.hpp"
+
+#include <mutex>
 #endif
 
 namespace coppice::app {
@@ -53,9 +55,13 @@ public:
     if (!taken) return tl::unexpected(taken.error());
     return state.adopt({taken->secret_key, taken->signing_key, {taken->authorized}}, {taken->term});
   }
-  expected<void> authorize(const rt::authorized_keys& keys) override { return cell_.authorize(keys.key); }
+  expected<void> authorize(const rt::authorized_keys& keys) override {
+    std::lock_guard alone{mutex_}; // a restarted KEY_KEEPER does not wait for what the one before began
+    return cell_.authorize(keys.key);
+  }
 
 private:
+  std::mutex mutex_;
   store::etcd::farm_cell cell_;
 };
 #endif

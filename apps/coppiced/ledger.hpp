@@ -24,7 +24,7 @@ public:
   /// Gives the state directory the hub's keys and a new incarnation; at the first time ever, the hub gets the
   /// directory's. Only for who has the ledger open.
   virtual expected<void> take_up(state_dir& state) = 0;
-  /// Whom the hub lets in from now on, wherever it runs.
+  /// Whom the hub lets in from now on, wherever it runs. Any thread.
   virtual expected<void> authorize(const rt::authorized_keys& keys) = 0;
 };
 /// For ledgers in etcd.

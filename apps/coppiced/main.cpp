@@ -59,6 +59,8 @@ expected<void> check_takeover(const actors::node_settings& s, const std::string&
   if (s.node == s.takeover.machine) return wrong("machine is the hub's name: each machine has one of its own");
   if (s.ledger.etcd.empty()) return wrong("needs ledger.etcd: a ledger that outlives this machine");
   if (s.s3.bucket.empty()) return wrong("needs s3.bucket: a store that outlives this machine");
+  if (s.http_url.empty()) return wrong("needs http_url: where others reach this machine's cache while the hub is here");
+  if (s.takeover.endpoints.empty()) return wrong("needs endpoints: the hub's on each of its machines");
   for (const auto& endpoint : s.takeover.endpoints)
     if (!endpoint.starts_with("tcp://")) return wrong("endpoints are tcp://HOST:PORT");
   return {};

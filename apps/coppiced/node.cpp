@@ -96,7 +96,7 @@ expected<void> keep_logs(std::vector<fs::path>& logs, store::blob_store& blobs) 
 }
 
 /// A URL as it is seen from here: one that names no machine is at the machine of this endpoint. (A hub that may run
-/// on several has its blobs in a bucket, or tells http_url.)
+/// on several has an http_url.)
 std::string reachable(std::string url, const std::string& endpoint) {
   auto host = endpoint.substr(std::string_view{"tcp://"}.size());
   host.resize(std::min(host.rfind(':'), host.size()));

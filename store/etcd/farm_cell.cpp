@@ -3,10 +3,13 @@
 #include "messages/wire.hpp"
 #include "store/etcd/cells.hpp"
 
+#include <algorithm>
+
 namespace coppice::store::etcd {
 namespace {
 
-/// Takers at the same time: only one has the ledger open, but an older one may not know yet that it has not.
+/// Of writes without an answer, or that met another's: only one has the ledger open, but an older one may not know yet
+/// that it has not.
 constexpr int tries_max = 8;
 
 tl::unexpected<error> wrong(const failed& f, const std::string& what) {
@@ -40,6 +43,8 @@ expected<void> farm_cell::put(const farm_identity& next) {
     known_ = next;
     return {};
   }
+  if ((found->rows.empty() ? 0 : found->rows[0].revision) == revision_)
+    return fail(ec::unavailable, "cannot write " + cell_ + ": " + (done ? "etcd went back" : done.error().what));
   return fail(ec::conflict, cell_ + " was changed by another machine");
 }
 
@@ -61,7 +66,8 @@ expected<farm_identity> farm_cell::take_up(const farm_identity& mine) {
     next.term = std::max(next.term, mine.term) + 1;
     auto done = put(next);
     if (done) return next;
-    if (done.error().code != ec::conflict || tries == tries_max) return tl::unexpected(done.error());
+    const bool passes = done.error().code == ec::conflict || done.error().code == ec::unavailable;
+    if (!passes || tries == tries_max) return tl::unexpected(done.error());
   }
 }
 

@@ -35,7 +35,7 @@ public:
 
 private:
   farm_cell(std::unique_ptr<client> c, std::string cell) : client_(std::move(c)), cell_(std::move(cell)) {}
-  /// `conflict` if the cell is not as it was read or written last.
+  /// `conflict` if the cell is not as it was read or written last, `unavailable` if etcd did not answer.
   expected<void> put(const farm_identity& next);
 
   std::unique_ptr<client> client_;

@@ -41,6 +41,15 @@ class Takeover(moving.MovingFarm):
         wait_until("its member is back", lambda: set(moving.MEMBERS) <= self.online())
         self.outputs_are_right(client)
 
+    def test_whoever_asks_a_member_or_begins_at_the_machine_of_the_hub_is_led_to_the_hub_of_the_day(self):
+        asked = [node.build(self.stock.drv, "--json", start=True) for node in (self.nodes["oak"], self.hubs["m1"])]
+        wait_until("held is being built", lambda: [r for _, r in self.attempts_of("held") if r == "running"])
+        self.hubs["m1"].kill()
+        wait_until("another machine takes over", lambda: self.where() not in ("", "m1"))
+        answers = [self.let_go(client) for client in asked]
+        self.hubs["m1"].start()
+        self.outputs_are_right(asked[0], *answers[1:])
+
     def test_a_hub_that_stands_still_for_longer_than_its_lease_has_no_say_any_more(self):
         client, holder = self.begun()
         self.hubs["m1"].pause()
@@ -101,9 +110,11 @@ class Rolling(moving.MovingFarm):
 class Settings(farm.TestCase):
     def test_settings_that_cannot_be_right_are_refused_with_the_reason(self):
         table = '[takeover]\nmachine = "m1"\n'
-        etcd = '[ledger]\netcd = ["http://127.0.0.1:1"]\n'
+        etcd, s3 = '[ledger]\netcd = ["http://127.0.0.1:1"]\n', '[s3]\nbucket = "b"\n'
         for settings, why in ((table, "needs `node`"), ('node = "m1"\n' + table, "each machine has one of its own"),
                               ('node = "farm"\n' + table, "needs ledger.etcd"), ('node = "farm"\n' + table + etcd, "needs s3.bucket"),
+                              ('node = "farm"\n' + table + etcd + s3, "needs http_url"),
+                              ('node = "farm"\nhttp_url = "http://h:1"\n' + table + etcd + s3, "needs endpoints"),
                               ('node = "farm"\nhub = "tcp://h:1"\n' + table + etcd, "has one elsewhere")):
             with self.subTest(settings):
                 done = self.scratch.run(farm.Farm(self.scratch, settings=settings).argv)
