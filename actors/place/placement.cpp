@@ -19,7 +19,21 @@ placement::rank placement::rank_of(const queue_place& p) {
 void placement::enqueue(entry& e) {
   if (e.assigned) under_way(e).erase(e.job.key);
   e.assigned = false;
+  enter_queue(e);
+}
+
+void placement::enter_queue(const entry& e) {
   queue_of(e).insert(rank_of(e));
+  kinds_[e.job.io_bound][{e.job.system, e.job.features}].insert(rank_of(e));
+}
+
+void placement::leave_queue(const entry& e) {
+  queue_of(e).erase(rank_of(e));
+  auto& kinds = kinds_[e.job.io_bound];
+  const auto own = kinds.find({e.job.system, e.job.features});
+  if (own == kinds.end()) return;
+  own->second.erase(rank_of(e));
+  if (own->second.empty()) kinds.erase(own);
 }
 
 bool placement::add(const coppice::job& j, time_point now, effects& out) {
@@ -34,7 +48,7 @@ bool placement::add(const coppice::job& j, time_point now, effects& out) {
       tell_unplaceable(e, out);
       return true;
     }
-    if (!e.assigned) queue_of(e).erase(rank_of(e));
+    if (!e.assigned) leave_queue(e);
     if (!same) e.lost = j.again;
     auto priority = same ? std::max(j.priority, e.job.priority) : j.priority;
     e.job = j;
@@ -91,9 +105,9 @@ void placement::lend(const inhash& key, std::int32_t priority) {
   auto found = jobs_.find(key);
   if (found == jobs_.end() || found->second.job.priority >= priority) return;
   auto& e = found->second;
-  if (!e.assigned) queue_of(e).erase(rank_of(e));
+  if (!e.assigned) leave_queue(e);
   e.job.priority = priority;
-  if (!e.assigned) queue_of(e).insert(rank_of(e));
+  if (!e.assigned) enter_queue(e);
 }
 
 void placement::remove(const inhash& key, fence token) {
@@ -103,7 +117,7 @@ void placement::remove(const inhash& key, fence token) {
   if (found->second.assigned)
     under_way(found->second).erase(key);
   else
-    queue_of(found->second).erase(rank_of(found->second));
+    leave_queue(found->second);
   jobs_.erase(found);
 }
 
@@ -340,25 +354,28 @@ void placement::place(time_point now, effects& out) {
   place(true, now, out);
 }
 
-placement::machine* placement::best_for(const entry& e, bool& any_free, bool& cramped) {
-  machine* best = nullptr;
+placement::search placement::best_for(const entry& e) {
+  search found;
   std::pair<std::uint64_t, std::int64_t> best_cost; // steps to move; then most free slots: builds spread
   const auto d = demand_of(e.job);
   for (auto& [id, m] : machines_) {
     const auto slots = free_of(m, d.io_bound);
     if (spoken_for(m, e.job)) continue;
-    any_free = any_free || slots > 0;
-    if (auto barred = e.barred.find(id); barred != e.barred.end() && barred->second == m.heard) continue;
+    found.any_free = found.any_free || slots > 0;
     if (!lacks(m, d).empty()) continue;
     const bool roomy = times(m.what.share.left, takes(m, d)) > 0;
-    cramped = cramped || !roomy;
+    if (const auto barred = e.barred.find(id); barred != e.barred.end() && barred->second == m.heard) {
+      found.barred = found.barred || (slots > 0 && roomy);
+      continue;
+    }
+    found.cramped = found.cramped || !roomy;
     if (slots == 0 || !roomy) continue;
     const std::pair cost{holdings_.missing_steps(id, e.job.heavy), -static_cast<std::int64_t>(slots)};
-    if (best && cost >= best_cost) continue;
-    best = &m;
+    if (found.best && cost >= best_cost) continue;
+    found.best = &m;
     best_cost = cost;
   }
-  return best;
+  return found;
 }
 
 // The machine stays the same while it can take the job, or none would ever become empty enough. None is chosen while
@@ -380,37 +397,44 @@ void placement::keep_one_for(entry& e, time_point now) {
   most->kept_for = e.job.key;
 }
 
+// A machine may have a free slot for none of ten thousand jobs that wait: of each kind it is asked once, for jobs of one
+// kind differ only in who has refused them.
 void placement::place(bool io_bound, time_point now, effects& out) {
-  auto& queue = queues_[io_bound];
   entry* cramped = nullptr; // the most urgent that fits nowhere just now, and would, were there fewer builds
   if (!io_bound)
     for (auto& [id, m] : machines_)
       m.kept_for.reset();
-  for (auto next = queue.begin(); next != queue.end();) {
-    auto& e = jobs_.at(std::get<3>(*next));
-    bool any_free = false, lacks_room = false;
-    auto* best = best_for(e, any_free, lacks_room);
-    if (!best && lacks_room && !cramped && !io_bound) {
+  struct line {
+    std::set<rank>::const_iterator next, end;
+  };
+  std::vector<line> lines;
+  for (auto& [which, queue] : kinds_[io_bound])
+    lines.push_back({queue.begin(), queue.end()});
+  while (!lines.empty()) {
+    const auto first =
+        std::min_element(lines.begin(), lines.end(), [](auto& a, auto& b) { return *a.next < *b.next; });
+    auto& e = jobs_.at(std::get<3>(*first->next));
+    const auto found = best_for(e);
+    if (!found.best && found.cramped && !cramped && !io_bound) {
       cramped = &e;
       keep_one_for(e, now);
     }
-    if (!any_free) return;
-    if (!best) {
-      ++next;
-      continue;
-    }
-    if (cramped && !cramped->overtaken && lacks(*best, demand_of(cramped->job)).empty()) cramped->overtaken = now;
-    --slots_of(*best, io_bound);
-    reserve(*best, e);
+    if (!found.any_free) return;
+    if (++first->next == first->end || (!found.best && !found.barred)) lines.erase(first);
+    if (!found.best) continue;
+    if (cramped && !cramped->overtaken && lacks(*found.best, demand_of(cramped->job)).empty())
+      cramped->overtaken = now;
+    --slots_of(*found.best, io_bound);
+    reserve(*found.best, e);
+    leave_queue(e);
     e.assigned = true;
     e.assigned_at = now;
-    e.node = best->what.node;
+    e.node = found.best->what.node;
     holdings_.on_given(e.node, e.job.heavy);
     e.overtaken.reset();
     e.keeps.reset();
     under_way(e).insert(e.job.key);
     out.emplace_back(assign{e.node, e.job});
-    next = queue.erase(next);
   }
 }
 

@@ -149,6 +149,8 @@ private:
   static rank rank_of(const queue_place& p);
   /// Back into the queue, or into it for the first time.
   void enqueue(entry& e);
+  void enter_queue(const entry& e);
+  void leave_queue(const entry& e);
   /// What of a job a machine must have.
   struct demand {
     const std::string& system;
@@ -168,8 +170,13 @@ private:
   static void give_back(machine& m, const entry& e);
   /// What an assignment takes is left no more.
   static void reserve(machine& m, entry& e);
-  /// The machine where a job has a free slot and room; null if there is none, and `cramped` if one lacks only room.
-  machine* best_for(const entry& e, bool& any_free, bool& cramped);
+  struct search {
+    machine* best = nullptr; ///< where the job has a free slot and room
+    bool any_free = false;   ///< some machine has a free slot
+    bool cramped = false;    ///< one lacks only room
+    bool barred = false;     ///< one has a free slot and room, and has refused this very job
+  };
+  search best_for(const entry& e);
   /// It is kept for another job.
   static bool spoken_for(const machine& m, const coppice::job& j);
   /// Keeps a machine for a job that has been overtaken for too long.
@@ -194,6 +201,9 @@ private:
   options options_;
   std::map<inhash, entry> jobs_;
   std::array<std::set<rank>, 2> queues_; ///< of jobs not assigned; [1] of those that are io_bound
+  /// What jobs of one queue differ by for machines: system and features.
+  using kind = std::pair<std::string, std::vector<std::string>>;
+  std::array<std::map<kind, std::set<rank>>, 2> kinds_; ///< the same jobs
   std::map<node_id, machine> machines_;
   std::map<node_id, machine> offline_; ///< as they were last heard
   std::map<node_id, std::array<std::set<inhash>, 2>> under_way_; ///< assignments not answered yet; [1] io_bound
