@@ -283,7 +283,9 @@ void sessions::on_words(session& s, const envelope& head, const node_id& from, s
 }
 
 void sessions::deliver(std::vector<answer> all) {
-  std::stable_sort(all.begin(), all.end(), [](auto& a, auto& b) { return a.line < b.line; });
+  // by what is the same in each run of a simulation
+  std::stable_sort(all.begin(), all.end(),
+                   [](auto& a, auto& b) { return a.line != b.line && a.line->route < b.line->route; });
   for (std::span rest{all}; !rest.empty();) {
     const auto& first = rest.front();
     std::size_t n = 0, bytes = 0;

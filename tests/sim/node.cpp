@@ -6,6 +6,11 @@ namespace coppice::sim {
 
 namespace fs = std::filesystem;
 
+namespace {
+/// Of all farms; drawn before any run, or the first would draw other ids than its repetition.
+const auto farms_key = std::make_shared<nix::secret_key>(*nix::secret_key::generate("test-1"));
+} // namespace
+
 bool node::slow_pool::post(std::function<void()> job) {
   if (!*home_.alive_) return false;
   home_.world_->after(home_.dice_.between(nanoseconds{0}, longest_), [alive = home_.alive_, job = std::move(job)] {
@@ -55,7 +60,6 @@ ledger_actor node::ledger() const {
 }
 
 actors::node_parts node::parts() {
-  static const auto key = std::make_shared<nix::secret_key>(*nix::secret_key::generate("test-1")); // of all farms
   actors::node_parts p;
   p.settings.http = "127.0.0.1:0";
   p.settings.limits.reserve = {0, 0, 0, 0}; // what this machine has left must not matter
@@ -81,7 +85,7 @@ actors::node_parts node::parts() {
   p.processes = processes_.get();
   p.clock = &world_->clock;
   p.cgroups = &cgroups_;
-  p.signing_key = key;
+  p.signing_key = farms_key;
   p.systems = {"x86_64-linux"};
   p.slots = options_.slots;
   p.http_port = &http_port_;

@@ -59,11 +59,11 @@ TEST_CASE("any seed: whatever happens, no promise is broken and every request en
       sum.changes, sum.builds, sum.carried, sum.lost, sum.repeated, faults);
 }
 
-// Known: for some seeds the hash of the whole trace differs from run to run, while what was written and told does not.
-TEST_CASE("a seed writes and tells the same each time") {
-  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+TEST_CASE("a seed plays out the same each time") {
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
     const auto a = simulate({seed}), b = simulate({seed});
     CAPTURE(seed);
+    CHECK(a.hash == b.hash);
     CHECK(a.transactions == b.transactions);
     CHECK(a.results == b.results);
   }

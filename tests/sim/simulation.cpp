@@ -2,6 +2,7 @@
 
 #include "runtime/log.hpp"
 #include "tests/sim/client.hpp"
+#include "tests/sim/seeded_random.hpp"
 
 #include <algorithm>
 
@@ -242,6 +243,7 @@ private:
 } // namespace
 
 outcome simulate(const simulation_options& o) {
+  seed_random_ids(o.seed);
   return run{o}.play();
 }
 
