@@ -17,7 +17,7 @@ struct http_reply {
   bool ok() const { return status >= 200 && status < 300; }
 };
 
-/// One connection, kept open between requests. No proxy, no redirects. Nobody waits longer than 10 s for a connection
+/// One connection, kept open between requests. No proxy; a GET follows two redirects. Nobody waits longer than 10 s for a connection
 /// or 60 s for the next byte.
 class http_session {
 public:

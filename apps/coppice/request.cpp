@@ -14,9 +14,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// How often a submission is tried in a row for which the farm lost what it had a moment before, or gave a ticket that
-/// died, and lacks no less than it did.
-constexpr int submit_tries_max = 3;
+/// How often in a row something is begun anew because the farm lost what it had a moment before, gave a ticket that died,
+/// or is not reached where it said that its bytes are, as when its hub moves, and nothing was won meanwhile.
+constexpr int begin_tries_max = 3;
 
 /// Roots that lie in one directory of store objects.
 struct located_roots {
@@ -131,8 +131,9 @@ expected<request_body> submit(client& c, const build_options& options, const req
     }
     c.transferring("uploading");
     if (auto sent = upload(*lacks, *closure, located->objects, body.closure, *bytes, c.transfers()); !sent) {
-      // the ticket was over, or died with who gave it: the next answer bears another one
-      if (sent.error().code == ec::forbidden && i < submit_tries_max) continue;
+      // the ticket was over, or died with who gave it: the next answer bears another one, and the address of the day
+      const auto why = sent.error().code;
+      if ((why == ec::forbidden || why == ec::unavailable) && i < begin_tries_max) continue;
       return tl::unexpected(sent.error());
     }
     c.doing("submitting");
@@ -141,7 +142,7 @@ expected<request_body> submit(client& c, const build_options& options, const req
       if (c.screen().options().live) c.know(graph_of(*closure, body.roots));
       return body;
     }
-    if (taken.error().code != ec::missing || i >= submit_tries_max) return tl::unexpected(taken.error());
+    if (taken.error().code != ec::missing || i >= begin_tries_max) return tl::unexpected(taken.error());
   }
 }
 
@@ -169,14 +170,15 @@ expected<void> deliver(client& c, const build_options& options, const request_bo
       links.emplace_back(link_name(options.link, i, output.name),
                          here ? real : fs::absolute(options.store / path.base_name()));
     }
-  if (!absent.empty()) {
+  for (int i = 1; !absent.empty(); ++i) {
     auto info = c.ask<node_info>("gateway", "info", get_info{});
     if (!info) return tl::unexpected(info.error());
     auto key = nix::public_key::parse(info->public_key);
     if (!key) return fail(ec::bad_message, fmt::format("the node's public key makes no sense: {}", key.error().what));
     c.transferring("fetching outputs");
     auto fetched = fetch_closure({info->http, std::move(*key)}, absent, options.store, c.transfers());
-    if (!fetched) return fetched;
+    if (fetched) break;
+    if (fetched.error().code != ec::unavailable || i >= begin_tries_max) return fetched;
   }
   if (options.no_link) return {};
   for (const auto& [name, target] : links)
