@@ -111,6 +111,12 @@ public:
       p.set_value(put.value);
       p.set_lease(put.lease);
     }
+    // One that would do nothing is answered by any member alone, be it cut off: a read makes etcd ask a quorum.
+    if (t.puts.empty() && !t.guards.empty()) {
+      auto& r = *request.add_success()->mutable_request_range();
+      r.set_key(t.guards.front().key);
+      r.set_count_only(true);
+    }
     pb::TxnResponse answer;
     auto done = once("write rows", [&](endpoint& e, auto* context) { return e.kv->Txn(context, request, &answer); });
     if (!done) return tl::unexpected(done.error());

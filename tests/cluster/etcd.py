@@ -9,10 +9,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import etcd
 import farm
 from farm import FAILED, OK
+from process_history import is_frozen
 
 HELLO = os.path.join(farm.ROOT, "examples/hello.nix")
 TESTS = os.path.join(farm.BIN, "test_unit_store")
 SLOW = 'step "slow" "sleep 3; echo done > $out"'
+HELD = 'step "held" "sleep 100000 || true; echo done > $out"'  # until end_sleepers()
+SHORT_LEASE = '[lease]\nttl = "6 s"\nrenew = "500 ms"\nguard = "200 ms"\n[limits]\nkill_grace = "500 ms"\n'
 
 
 class Ledger(farm.TestCase):
@@ -144,6 +147,23 @@ class Node(farm.TestCase):
         cluster.start_member(0)
         cluster.ready()
         self.ends_with(build.end(), OK)
+
+    def test_a_build_stands_still_without_a_quorum_for_longer_than_its_lease_and_goes_on_when_there_is_one(self):
+        cluster = etcd.Etcd(self.scratch, members=3).start()
+        node = self.node_on(cluster, more=SHORT_LEASE).start()
+        build = node.build(*self.instantiate(HELD), start=True)
+        builder = farm.wait_until("its builder runs", self.sleepers)[0]
+        cluster.kill(0)
+        cluster.kill(1)
+        farm.wait_until("the build stands still", lambda: is_frozen(builder[0]))
+        farm.wait_until("it is said why", lambda: "cannot write to the ledger: etcd at" in node.daemon.err())
+        self.assertTrue(is_frozen(builder[0]))
+        cluster.start_member(0)
+        farm.wait_until("the build goes on", lambda: not is_frozen(builder[0]))
+        self.assertEqual(self.sleepers(), [builder])
+        self.end_sleepers()
+        self.ends_with(build.end(), OK)
+        self.assertEqual(node.attempts_at("held"), ["success"])
 
     def test_an_etcd_without_space_is_told_to_clients_and_serves_again_when_it_has_some(self):
         cluster = etcd.Etcd(self.scratch, options=["--quota-backend-bytes", str(16 << 20)]).start()
