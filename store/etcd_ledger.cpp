@@ -152,6 +152,7 @@ private:
     auto done = writer_->commit(std::move(t));
     if (done.verdict != verdict::applied) return done;
     see(done.revision);
+    if (!cells.empty()) note_last_change(done.revision);
     for (auto& cell : cells)
       if (etcd::is_guarded(cell)) know(std::move(cell), done.revision);
     if (!cells.empty() && done.revision == complete_ + 1) complete_ = done.revision; // nobody else wrote since
@@ -171,6 +172,7 @@ private:
         return done;
       }
       see(done.revision);
+      if (!puts.empty()) note_last_change(done.revision);
       for (auto& put : puts)
         written.insert_or_assign(put.key.substr(options_.prefix.size()), done.revision);
     }
@@ -231,6 +233,20 @@ private:
     newest_ = revision;
   }
 
+  void note_last_change(std::int64_t revision) {
+    last_change_ = std::max(last_change_, revision);
+    if (options_.last_change && revision > *options_.last_change) *options_.last_change = revision;
+  }
+
+  /// As no row is ever deleted, the last change of all that there are only grows, whatever else etcd holds.
+  void refuse_older_rows(std::int64_t known) {
+    if (last_change_ >= known) return;
+    auto why = "etcd went back from revision " + std::to_string(known) + " to " + std::to_string(last_change_) +
+               ": was it restored from a backup?";
+    (void)writer_->commit({{}, {{options_.prefix + etcd::regressed_cell, why}}}); // ignored: others may not hear of it
+    throw ledger_io_error(ec::ledger_regressed, why);
+  }
+
   void recognise() {
     for (;;) {
       auto found = client_->range({options_.prefix + etcd::meta_cell, {}});
@@ -254,11 +270,12 @@ private:
 
   /// All rows, as of one revision.
   void scan() {
+    const std::int64_t known = options_.last_change ? options_.last_change->load() : 0;
     for (int scans = 1;; ++scans) {
       memory_ = {};
       revisions_.clear();
       auto done = read_all({}, [](auto&, bool) {});
-      if (done) return;
+      if (done) return refuse_older_rows(known);
       if (done.error().fault != fault::compacted || scans == scans_max)
         etcd::writer::fail_to_open(done.error(), options_.prefix);
     }
@@ -294,6 +311,8 @@ private:
       }
       for (auto& row : page->rows) {
         auto cell = row.key.substr(options_.prefix.size());
+        if (cell == etcd::regressed_cell) throw ledger_io_error(ec::ledger_regressed, row.value);
+        if (!cell.starts_with(etcd::writer_cell)) note_last_change(row.revision);
         auto known = revisions_.find(cell);
         const bool is_known = known != revisions_.end() && known->second == row.revision;
         if (!is_known) etcd::load_cell(memory_, cell, row.value);
@@ -317,6 +336,7 @@ private:
   std::unordered_map<std::string, std::int64_t> revisions_; ///< of the last change of each guarded cell
   std::int64_t complete_ = 0;                               ///< the rows are all that was written up to this revision
   std::int64_t newest_ = 0;                                 ///< the highest revision that etcd told
+  std::int64_t last_change_ = 0;                            ///< the highest revision of any row
   std::int64_t wall_now_ms_ = 0;
   ledger_changes changes_; ///< of the batch that runs
   bool behind_ = false;    ///< of a transaction of many steps some were written, and are not in the rows

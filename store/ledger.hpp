@@ -19,7 +19,7 @@ class ledger_io_error : public std::runtime_error {
 public:
   ledger_io_error(ec code, const std::string& what) : std::runtime_error(what), code_(code) {}
   /// `storage_full`, `corrupt`, `locked` or `io`, of a ledger elsewhere also `unavailable` or `forbidden`; on opening
-  /// also `invalid` (no ledger) or `unsupported`.
+  /// also `invalid` (no ledger), `unsupported` or `ledger_regressed`.
   ec code() const noexcept { return code_; }
 
 private:

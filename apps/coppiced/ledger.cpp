@@ -78,6 +78,7 @@ expected<open_ledger> ledger_opener(const actors::ledger_settings& s, const node
 #ifdef COPPICE_ETCD
   auto o = etcd_options(s, node);
   if (!o) return tl::unexpected(o.error());
+  o->last_change = std::make_shared<std::atomic<std::int64_t>>(0);
   // Opened here and now, so that whatever is wrong is told at once; the first LEDGER gets it.
   auto first = std::make_shared<std::unique_ptr<store::ledger_backend>>();
   try {

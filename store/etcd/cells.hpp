@@ -14,8 +14,9 @@ namespace coppice::store::etcd {
 inline const std::string meta_cell = "meta";
 inline const std::string farm_identity_cell = "farm"; ///< of a hub that may run on several machines; no row
 inline const std::string writer_cell = "writer";
-inline const std::string numbers_cell = "requests";  ///< the highest number a request ever got
-inline const std::string failures_cell = "failures"; ///< index: the inhashes with a failure
+inline const std::string regressed_cell = "regressed"; ///< why nobody may open this ledger any more; no row
+inline const std::string numbers_cell = "requests";    ///< the highest number a request ever got
+inline const std::string failures_cell = "failures";   ///< index: the inhashes with a failure
 std::string session_cell(const node_id& node);
 std::string holds_cell(const session_id& session); ///< index: what a session holds and owns, and whose it is
 std::string lock_cell(const inhash& key);

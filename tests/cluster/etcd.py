@@ -165,6 +165,23 @@ class Node(farm.TestCase):
         self.ends_with(build.end(), OK)
         self.assertEqual(node.attempts_at("held"), ["success"])
 
+    def test_an_etcd_that_was_restored_from_a_backup_under_a_running_node_is_refused_to_it_and_to_others(self):
+        cluster = etcd.Etcd(self.scratch).start()
+        node = self.node_on(cluster).start()
+        self.ends_with(node.coppice("build", HELLO), OK)
+        rows = lambda: cluster.ctl("get", "/coppice/lock/", "--prefix", "-w", "json").stdout.partition('"kvs"')[2]
+        backup, backed_up = cluster.back_up(), rows()
+        node.build(*self.instantiate(HELD), start=True)
+        farm.wait_until("its builder runs", self.sleepers)
+        cluster.restore(backup)
+        cluster.start()
+        farm.wait_until("it is refused", lambda: "ledger: etcd went back from revision" in node.daemon.err(), 60)
+        node.kill()  # it would give up by itself, after some more tries
+        for another in (node, self.node_on(cluster, name="n2")):
+            refused = self.ends_with(self.refused(another), FAILED)
+            self.assertIn("etcd went back from revision", refused.err)
+        self.assertEqual(rows(), backed_up)
+
     def test_an_etcd_without_space_is_told_to_clients_and_serves_again_when_it_has_some(self):
         cluster = etcd.Etcd(self.scratch, options=["--quota-backend-bytes", str(16 << 20)]).start()
         node = self.node_on(cluster).start()

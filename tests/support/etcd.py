@@ -4,6 +4,7 @@ machine, or each member on one of a network (net.py)."""
 import json
 import os
 import secrets
+import shutil
 import subprocess
 
 import farm
@@ -29,10 +30,13 @@ class Etcd:
     def endpoints(self):
         return [f"{self.scheme}://{host}:{client}" for host, (client, _) in zip(self.hosts, self.ports)]
 
+    def data_dir(self, i):
+        return self.scratch.file(f"etcd-{self.token}-{i}")
+
     def start_member(self, i):
         peers = [f"http://{host}:{peer}" for host, (_, peer) in zip(self.hosts, self.ports)]
         cluster = ",".join(f"m{k}={url}" for k, url in enumerate(peers))
-        argv = ["etcd", "--name", f"m{i}", "--data-dir", self.scratch.file(f"etcd-{self.token}-{i}"),
+        argv = ["etcd", "--name", f"m{i}", "--data-dir", self.data_dir(i),
                 "--listen-client-urls", self.endpoints[i], "--advertise-client-urls", self.endpoints[i],
                 "--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
                 "--initial-cluster", cluster, "--initial-cluster-token", self.token,
@@ -56,6 +60,20 @@ class Etcd:
 
     def kill(self, i=0):
         self.members[i].kill()
+
+    def back_up(self):
+        """A file with all that it holds now."""
+        file = self.scratch.file(f"etcd-{self.token}-{secrets.token_hex(4)}.db")
+        self.ctl("snapshot", "save", file, endpoint=self.endpoints[0])
+        return file
+
+    def restore(self, file):
+        """What back_up() wrote is all that its one member holds, as soon as it is started again; now it is dead."""
+        self.kill()
+        shutil.rmtree(self.data_dir(0))
+        peer = f"http://{self.hosts[0]}:{self.ports[0][1]}"
+        self.ctl("snapshot", "restore", file, "--name", "m0", "--data-dir", self.data_dir(0), "--initial-cluster", f"m0={peer}",
+                 "--initial-cluster-token", self.token, "--initial-advertise-peer-urls", peer)
 
     def leader(self):
         """The number of the member that leads."""

@@ -225,6 +225,24 @@ TEST_CASE("a ledger in etcd is one node's: another is refused, and an earlier pr
   open_etcd_ledger(other);
 }
 
+TEST_CASE("a ledger that lacks what was known of it before is refused, and from then on to others as well",
+          "[.][etcd]") {
+  auto o = fresh_etcd_ledger();
+  o.last_change = std::make_shared<std::atomic<std::int64_t>>(0);
+  run(*open_etcd_ledger(o), {ledger::open_session{node(0), {1}, session(0)}});
+  const auto known = o.last_change->load();
+  open_etcd_ledger(o);
+  REQUIRE(*o.last_change == known);
+  ++*o.last_change;
+  auto older = refused([&] { open_etcd_ledger(o); });
+  REQUIRE(older.code == ec::ledger_regressed);
+  o.last_change = nullptr;
+  o.node = {"n2"};
+  auto others = refused([&] { open_etcd_ledger(o); });
+  REQUIRE(others.code == ec::ledger_regressed);
+  REQUIRE(others.what == older.what);
+}
+
 TEST_CASE("where no etcd is, that is said with its address", "[.][etcd]") {
   auto o = fresh_etcd_ledger();
   o.client.endpoints = {"http://127.0.0.1:9", "http://127.0.0.1:10"};
