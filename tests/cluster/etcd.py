@@ -21,9 +21,9 @@ SHORT_LEASE = '[lease]\nttl = "6 s"\nrenew = "500 ms"\nguard = "200 ms"\n[limits
 class Ledger(farm.TestCase):
     """tests/unit/store, over etcd."""
 
-    def conforms(self, cluster, tests, **env):
-        """The test program, started for tests with these tags."""
-        return self.scratch.start([TESTS, tests], env={"COPPICE_TEST_ETCD": ",".join(cluster.endpoints), **env})
+    def conforms(self, cluster, tests, members=None, **env):
+        """The test program, started for tests with these tags; it asks so many members, or all."""
+        return self.scratch.start([TESTS, tests], env={"COPPICE_TEST_ETCD": ",".join(cluster.endpoints[:members]), **env})
 
     def test_every_rule_of_the_ledger_holds_in_etcd(self):
         cluster = etcd.Etcd(self.scratch).start()
@@ -67,6 +67,24 @@ class Ledger(farm.TestCase):
             cluster.ready()
         self.ends_with(program.end(), OK)
         self.assertGreater(kills, 1)
+
+    def test_a_leader_that_stands_still_in_the_middle_of_commits_and_goes_on_loses_nothing_and_repeats_nothing(self):
+        cluster = etcd.Etcd(self.scratch, members=3).start()
+        # which asks only the one that stands still: there each time strikes what is being written
+        program = self.conforms(cluster, "[etcd-killed]", members=1, COPPICE_TEST_SECONDS="8")
+        revision = lambda: cluster.status()[0]["header"]["revision"]
+        changes = 0
+        while program.running():
+            cluster.make_leader(0)
+            before = revision()
+            farm.wait_until("it commits", lambda: revision() > before or not program.running())
+            cluster.pause(0)
+            farm.wait_until("another leads", lambda: cluster.leader() is not None)
+            time.sleep(random.uniform(0, 2))  # it goes on before its client has given it up, or later
+            cluster.resume(0)
+            changes += 1
+        self.ends_with(program.end(), OK)
+        self.assertGreater(changes, 1)
 
 
 class Node(farm.TestCase):

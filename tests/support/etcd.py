@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 
 import farm
@@ -24,6 +25,7 @@ class Etcd:
         self.insides = [m.inside for m in machines] or [()] * members
         self.ports = [(farm.free_port(), farm.free_port()) for _ in self.hosts]
         self.members = [None] * len(self.hosts)
+        self.paused = set()
         self.generation = ["new"] * len(self.hosts)
 
     @property
@@ -61,6 +63,15 @@ class Etcd:
     def kill(self, i=0):
         self.members[i].kill()
 
+    def pause(self, i):
+        """SIGSTOP: connections stay, and nothing is answered."""
+        self.members[i].send(signal.SIGSTOP)
+        self.paused.add(i)
+
+    def resume(self, i):
+        self.members[i].send(signal.SIGCONT)
+        self.paused.discard(i)
+
     def back_up(self):
         """A file with all that it holds now."""
         file = self.scratch.file(f"etcd-{self.token}-{secrets.token_hex(4)}.db")
@@ -75,14 +86,28 @@ class Etcd:
         self.ctl("snapshot", "restore", file, "--name", "m0", "--data-dir", self.data_dir(0), "--initial-cluster", f"m0={peer}",
                  "--initial-cluster-token", self.token, "--initial-advertise-peer-urls", peer)
 
-    def leader(self):
-        """The number of the member that leads."""
+    def status(self):
+        """{the number of a member: what it says of itself}"""
         rows = json.loads(self.ctl("endpoint", "status", "-w", "json").stdout)
-        return next(self.endpoints.index(row["Endpoint"]) for row in rows if row["Status"]["leader"] == row["Status"]["header"]["member_id"])
+        return {self.endpoints.index(row["Endpoint"]): row["Status"] for row in rows}
+
+    def leader(self):
+        """The number of the member that leads, or None; one that stood still may take itself for that, in an earlier term."""
+        leading = {row["raftTerm"]: i for i, row in self.status().items() if row.get("leader") == row["header"]["member_id"]}
+        return leading[max(leading)] if leading else None
+
+    def make_leader(self, i):
+        def leads():
+            now = self.leader()
+            if now not in (None, i):
+                self.ctl("move-leader", f"{self.status()[i]['header']['member_id']:x}", endpoint=self.endpoints[now], check=False)
+            return now == i
+
+        farm.wait_until(f"member {i} leads", leads)
 
     def ctl(self, *words, check=True, user=None, endpoint=None):
-        """etcdctl; it asks one member of those that live."""
-        live = [e for e, m in zip(self.endpoints, self.members) if m and m.running()]
+        """etcdctl; it asks one member of those that live, and do not stand still."""
+        live = [e for i, (e, m) in enumerate(zip(self.endpoints, self.members)) if m and m.running() and i not in self.paused]
         argv = ["etcdctl", "--endpoints", endpoint or ",".join(live), "--command-timeout", "5s"]
         if self.tls:
             argv += ["--cacert", f"{self.tls}/ca.pem", "--cert", f"{self.tls}/client.pem", "--key", f"{self.tls}/client.key"]
