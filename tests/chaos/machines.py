@@ -1,5 +1,5 @@
 """Three machines build together: what they make is what stock Nix makes, and all of them take part. One of the members is
-killed, or stands still for longer than its lease, while it builds."""
+killed, or stands still for longer than its lease, while it builds; or whatever machine builds a certain step is killed."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import chaos
 import farm
 from chaos import wait_until
-from farm import OK
+from farm import FAILED, OK
 
 
 def example_sources():
@@ -103,6 +103,60 @@ class Members(chaos.Chaos):
         wait_until("it runs", lambda: not self.frozen(builder))
         self.assertEqual(self.sleepers(), [builder])
         self.outputs_are_right(client)
+
+
+class Poison(chaos.Chaos):
+    """INV-17, of whole machines."""
+
+    FAILURES = chaos.FAILURES.replace("poison_max = 1000", "poison_max = 3")
+    GRAPH = '''let
+  poison = step "poison" "sleep 100000 || true; echo > $out";
+  others = map (i: step "other-${toString i}" "sleep 1; echo ${toString i} > $out") (builtins.genList (i: i) 17);
+in step "top" "echo ${poison} ${toString others} > $out"'''
+
+    @classmethod
+    def built_by_stock_nix(cls, scratch, nix):
+        stock = super().built_by_stock_nix(scratch, nix)
+        stock.expect_all_but("poison", "top")
+        return stock
+
+    def who_tries(self):
+        """The machine that runs poison, once nothing runs beside it that has died before, or that might die with three
+        machines and be poisoned, too; but something does, until anything has died."""
+        attempts = self.hub.attempts()
+        died = {a["drv"] for a in attempts if a["result"] == "infra"}
+        for name in self.nodes:
+            running = {a["drv"] for a in attempts if a["node"] == name and a["result"] == "running"}
+            poison = {drv for drv in running if farm.drv_name(drv) == "poison"}
+            beside = running - poison
+            if poison and (beside or died) and not beside & died:
+                return name
+        return None
+
+    def test_a_derivation_that_takes_three_machines_down_is_poisoned_and_all_others_are_built(self):
+        client, down = self.hub.build(self.stock.drv, "--keep-going", "--json", start=True), []
+        while len(down) < 3:
+            name = wait_until("another machine tries it", lambda: (lambda n: n not in down and n)(self.who_tries()))
+            self.nodes[name].kill()
+            # it is back and takes no work, or a hub, which is there before its members, would be the one to try it each time
+            farm.write(os.path.join(self.nodes[name].state, "drained"), "it was down\n")
+            self.nodes[name].start()
+            down.append(name)
+        for name in down:
+            wait_until("it takes work again", lambda: self.hub.admin("undrain", name).code == OK)
+        done = self.ends_with(client.end(), FAILED)
+        self.assertIn("attempts ended with their worker or machine, on elm hub oak", done.err)
+        failures = self.ends_with(self.hub.admin("failures", "--json"), OK).json()
+        self.assertEqual([(farm.drv_name(f["drv"]), f["class"]) for f in failures], [("poison", "poisoned")])
+        self.assertEqual(self.attempts_of("poison"), [(name, "infra") for name in down])
+        ends = {drv: [] for drv in self.stock.graph if farm.drv_name(drv) not in ("poison", "top")}
+        for a in self.hub.attempts():
+            if farm.drv_name(a["drv"]) != "poison":
+                ends[a["drv"]].append(a["result"])
+        for drv, results in ends.items():
+            self.assertEqual(results, ["infra"] * (len(results) - 1) + ["success"], drv)
+        self.assertGreater(max(map(len, ends.values())), 1, "nothing died with it")
+        self.outputs_are_right(client, code=FAILED)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ import chaos
 import etcd
 import farm
 import rgw
-from chaos import wait_until
+from chaos import OUTSIDE, wait_until
 from farm import OK
 from net import Network
 from process_history import Recorder
 
 MACHINES = ("m1", "m2", "m3")
 MEMBERS = ("elm", "oak", "ash")  # on them, in this order
-OUTSIDE = 4
 BUCKET = "farm"
 LEDGER_LEASE_S = 3  # so long the hub's machine may say nothing to etcd
 # again and again, and for SIGTERM until it has ended in order
