@@ -103,8 +103,46 @@ class Rolling(moving.MovingFarm):
                 self.ends_with(daemon.stop(), OK)
                 daemon.start()
             wait_until("it is back, and takes work again", lambda: self.hub.admin("undrain", member).code == OK)
+            wait_until("all have found the hub of the day", lambda: set(moving.MEMBERS) <= self.online())
         self.let_go(client)
         self.assertEqual({a["result"] for a in self.hub.attempts()}, {"success"})
+        self.outputs_are_right(client)
+
+
+class RollingUndrained(moving.MovingFarm):
+    MORE_OF = {}
+    GRAPH = '''let
+  held = map (i: step "held-${toString i}" "sleep 100000 || true; echo ${toString i} > $out") [ 1 2 3 4 5 6 7 8 ];
+in step "top" "echo ${toString held} > $out"'''
+
+    def running(self, but=frozenset()):
+        """{(inhash, token): machine} of the attempts that run, once those are over and all slots are taken."""
+        def taken():
+            found = {(a["inhash"], a["token"]): a["node"] for a in self.hub.attempts() if a["result"] == "running"}
+            return len(found) == len(moving.MEMBERS) * self.JOBS and not but & found.keys() and found
+
+        return wait_until("all machines build as much as they may", taken)
+
+    def test_all_machines_are_restarted_one_by_one_without_notice_and_only_what_runs_there_is_begun_anew(self):
+        client = self.hub.build(self.stock.drv, "--json", start=True)
+        before, lost = self.running(), set()
+        for name, member in zip(moving.MACHINES, moving.MEMBERS):
+            was_hub = self.where() == name
+            for daemon in (self.nodes[member], self.hubs[name]):
+                self.ends_with(daemon.stop(), OK)
+            if was_hub:
+                wait_until("another machine takes over", lambda: self.where() not in ("", name))
+            for daemon in (self.nodes[member], self.hubs[name]):
+                daemon.start()
+            here = {attempt for attempt, machine in before.items() if machine == member}
+            after = self.running(but=here)
+            self.assertEqual(before.keys() - after.keys(), here)
+            before, lost = after, lost | here
+        self.let_go(client)
+        attempts = self.hub.attempts()
+        self.assertEqual({(a["inhash"], a["token"]) for a in attempts if a["result"] == "infra"}, lost)
+        self.assertEqual(sorted(a["drv"] for a in attempts if a["result"] == "success"), sorted(self.stock.graph))
+        self.assertEqual(len(attempts), len(lost) + len(self.stock.graph))
         self.outputs_are_right(client)
 
 
