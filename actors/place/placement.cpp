@@ -44,7 +44,7 @@ bool placement::add(const coppice::job& j, time_point now, effects& out) {
     bool same = j.token == e.job.token;
     if (same && e.assigned) return true;
     if (same && j.priority <= e.job.priority) { // nothing new, but who asks again has not heard, or has forgotten
-      e.told_unplaceable = false;
+      mark_told(e, false);
       tell_unplaceable(e, out);
       return true;
     }
@@ -53,7 +53,7 @@ bool placement::add(const coppice::job& j, time_point now, effects& out) {
     auto priority = same ? std::max(j.priority, e.job.priority) : j.priority;
     e.job = j;
     e.job.priority = priority;
-    e.told_unplaceable = false;
+    mark_told(e, false);
     enqueue(e);
   } else {
     if (is_taken(j, now, out)) return true;
@@ -118,6 +118,7 @@ void placement::remove(const inhash& key, fence token) {
     under_way(found->second).erase(key);
   else
     leave_queue(found->second);
+  mark_told(found->second, false);
   jobs_.erase(found);
 }
 
@@ -140,10 +141,7 @@ void placement::on_offer(const offer& o, time_point now, effects& out) {
   for (auto& keys : under_way_[o.node])
     for (auto& key : keys)
       reserve(m, jobs_.at(key));
-  if (news)
-    for (auto& queue : queues_)
-      for (auto& r : queue)
-        tell_unplaceable(jobs_.at(std::get<3>(r)), out);
+  if (news) tell_unplaceable(out);
   place(now, out);
 }
 
@@ -331,22 +329,44 @@ void placement::reserve(machine& m, entry& e) {
   share.left = share.left - e.took;
 }
 
-void placement::tell_unplaceable(entry& e, effects& out) {
-  if (machines_.empty()) return;
-  std::string why;
+placement::verdict placement::judge(const demand& d) const {
+  verdict v;
   for (auto& [id, m] : machines_) {
-    auto what = lacks(m, demand_of(e.job));
-    if (what.empty()) {
-      if (std::exchange(e.told_unplaceable, false)) out.emplace_back(unplaceable{e.job.key, {}});
-      return;
-    }
-    why += (why.empty() ? "" : "; ") + id.value + " " + what;
+    auto what = lacks(m, d);
+    if (what.empty()) return {};
+    v.why += (v.why.empty() ? "" : "; ") + id.value + " " + what;
   }
-  if (std::exchange(e.told_unplaceable, true)) return;
-  const auto away = std::find_if(offline_.begin(), offline_.end(),
-                                 [&](auto& m) { return lacks(m.second, demand_of(e.job)).empty(); });
-  if (away != offline_.end()) why += "; " + away->first.value + " could, and is offline";
-  out.emplace_back(unplaceable{e.job.key, "no machine can build it: " + why, away != offline_.end()});
+  const auto away =
+      std::find_if(offline_.begin(), offline_.end(), [&](auto& m) { return lacks(m.second, d).empty(); });
+  v.offline = away != offline_.end();
+  if (v.offline) v.why += "; " + away->first.value + " could, and is offline";
+  return v;
+}
+
+void placement::mark_told(entry& e, bool told) {
+  told_ -= e.told_unplaceable ? 1 : 0;
+  told_ += told ? 1 : 0;
+  e.told_unplaceable = told;
+}
+
+void placement::tell(entry& e, const verdict& v, effects& out) {
+  if (e.told_unplaceable != v.why.empty()) return;
+  mark_told(e, !v.why.empty());
+  out.emplace_back(unplaceable{e.job.key, v.why.empty() ? "" : "no machine can build it: " + v.why, v.offline});
+}
+
+void placement::tell_unplaceable(entry& e, effects& out) {
+  if (!machines_.empty()) tell(e, judge(demand_of(e.job)), out);
+}
+
+void placement::tell_unplaceable(effects& out) {
+  for (auto& kinds : kinds_)
+    for (auto& [which, queue] : kinds) {
+      const auto v = judge(demand_of(jobs_.at(std::get<3>(*queue.begin())).job));
+      if (v.why.empty() && told_ == 0) continue;
+      for (auto& r : queue)
+        tell(jobs_.at(std::get<3>(r)), v, out);
+    }
 }
 
 void placement::place(time_point now, effects& out) {

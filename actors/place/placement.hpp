@@ -194,7 +194,17 @@ private:
   void bound_offline();
   void place(time_point now, effects& out);
   void place(bool io_bound, time_point now, effects& out);
+  /// Whether any machine could ever take such a job.
+  struct verdict {
+    std::string why;      ///< what each lacks; empty if one could
+    bool offline = false; ///< one could that is remembered
+  };
+  verdict judge(const demand& d) const;
+  void tell(entry& e, const verdict& v, effects& out);
   void tell_unplaceable(entry& e, effects& out);
+  /// Of all that wait; a new machine is asked once for each kind.
+  void tell_unplaceable(effects& out);
+  void mark_told(entry& e, bool told);
   void prepare_next(effects& out);
   void prepare_next(bool io_bound, effects& out);
 
@@ -209,6 +219,7 @@ private:
   std::map<node_id, std::array<std::set<inhash>, 2>> under_way_; ///< assignments not answered yet; [1] io_bound
   std::map<inhash, taken> taken_; ///< jobs that machines took; their GRAPHs repeat them until they are begun
   holdings holdings_;
+  std::size_t told_ = 0; ///< jobs with told_unplaceable
   std::uint64_t arrivals_ = 0;
   std::uint64_t corrections_ = 0;
   std::uint64_t comings_ = 0;
