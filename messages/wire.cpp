@@ -130,7 +130,8 @@ private:
 
 reader::reader(std::string_view bytes, const limits& l) {
   try {
-    nodes_.reserve(std::min<std::size_t>(bytes.size(), 64)); // an envelope and most messages: one allocation
+    // an envelope and most messages: one allocation, of less than the 1 kB up to which malloc asks no other thread
+    nodes_.reserve(std::min<std::size_t>(bytes.size(), 1'000 / sizeof(node)));
     builder b{nodes_, why_, bytes.size(), l};
     std::size_t end = 0;
     bool whole = msgpack::parse(bytes.data(), bytes.size(), end, b);
