@@ -400,7 +400,14 @@ void planting::work() {
   allocators.push_back(member() ? hub<offers_actor>("/coord/allocator") : offers_actor{*allocator_});
   work_sup_.child_with<worker_pool_state>("worker-pool", busy_child_, c, peers, std::move(allocators),
                                           workers_sup_.handle());
-  if (member()) expose<machine_actor>("/work/worker-pool");
+  if (!member()) return;
+  expose<machine_actor>("/work/worker-pool");
+  // what was said to a hub that was away is repeated in a few seconds; whoever waits for this machine need not
+  parts_.mesh->observe([hub = parts_.hub, session = *session_, pool = pool_](const node_id& node, bool up) {
+    if (!up || node != hub) return;
+    caf::anon_send(session, atom::tick_v);
+    caf::anon_send(pool, atom::offer_v);
+  });
 }
 
 void planting::inspect() {

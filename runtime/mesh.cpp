@@ -127,7 +127,7 @@ bool mesh::on_up(const node_id& node, incarnation born, std::shared_ptr<line> to
     std::lock_guard lock{mutex_};
     sessions_[node] = {born, std::move(to), std::move(out)};
   }
-  if (observer_) observer_(node, true);
+  tell_observers(node, true);
   return true;
 }
 
@@ -154,7 +154,12 @@ void mesh::on_down(const node_id& node, const std::shared_ptr<line>& to) {
   if (!ended) return;
   for (auto& ref : refs_of(node))
     static_cast<remote_ref*>(ref->get())->tell_monitors();
-  if (observer_) observer_(node, false);
+  tell_observers(node, false);
+}
+
+void mesh::tell_observers(const node_id& node, bool up) const {
+  for (auto& hear : observers_)
+    hear(node, up);
 }
 
 std::vector<caf::strong_actor_ptr> mesh::refs_of(const node_id& node) const {
@@ -275,18 +280,20 @@ const remote_methods& relay_methods() {
 }
 
 expected<mesh::incoming> mesh::on_words(const node_id& from, const envelope& head, std::string_view body) {
-  std::set<const remote_methods*> tables;
+  bool known = false;
+  const remote_method* method = nullptr;
   {
     std::lock_guard lock{mutex_};
-    if (auto found = exposed_.find(head.target); found != exposed_.end()) tables = found->second;
+    if (auto found = exposed_.find(head.target); found != exposed_.end()) {
+      known = true;
+      for (auto* table : found->second)
+        for (auto& m : *table)
+          if (m.name == head.method) method = &m;
+    }
   }
-  auto actor = tables.empty() ? nullptr : names_.find(head.target);
+  auto actor = known ? names_.find(head.target) : nullptr;
   if (!actor)
     return fail(ec::no_such_target, "no actor '" + head.target.substr(0, 100) + "' may be called from " + from.value);
-  const remote_method* method = nullptr;
-  for (auto* table : tables)
-    for (auto& m : *table)
-      if (m.name == head.method) method = &m;
   if (method == nullptr)
     return fail(ec::unsupported, "'" + head.target + "' has no method '" + head.method.substr(0, 100) + "' for nodes");
   auto what = method->decode(body, head.with, from, *this);

@@ -51,7 +51,7 @@ public:
   bool reaches(const node_id& node) const;
   /// Called on BRIDGE's thread, with true when a session with a node begins and with false when it ended; must not block.
   /// Before BRIDGE starts.
-  void observe(std::function<void(const node_id&, bool)> hear) { observer_ = std::move(hear); }
+  void observe(std::function<void(const node_id&, bool)> hear) { observers_.push_back(std::move(hear)); }
 
   // -- handle_names -----------------------------------------------------------
 
@@ -114,7 +114,8 @@ private:
   const directory names_;
   const node_id me_;
   const mesh_options options_;
-  std::function<void(const node_id&, bool)> observer_;
+  void tell_observers(const node_id& node, bool up) const;
+  std::vector<std::function<void(const node_id&, bool)>> observers_;
   mutable std::mutex mutex_; ///< never held while an actor is called
   std::map<node_id, session> sessions_;
   std::map<std::uint64_t, open_call> calls_; ///< by id, hence by age

@@ -50,7 +50,7 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
       },
       [this](atom::offer_atom) {
         offering_ = false;
-        offer_slots();
+        if (ready_) offer_slots();
       },
       [this](atom::drain_atom, const drain_node& order) { return drain(order); },
       [this](atom::partials_atom, const get_partials& q) { return list_partials(q); },

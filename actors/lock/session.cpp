@@ -10,7 +10,7 @@ session_state::session_state(rt::self<interface>* self, config c, ledger_actor l
 
 session_state::interface::behavior_type session_state::make_behavior() {
   open();
-  self_->later(config_.leases.renew_interval, atom::tick_v);
+  next_tick();
   return {
     [this](atom::get_atom) -> caf::result<session_info> {
       rt::reply<session_info> out{self_};
@@ -78,6 +78,12 @@ void session_state::tick() {
   else
     open();
   self_->doing(open_ ? "session " + config_.me.session.to_string().substr(0, 8) + " open" : "opening the session");
+  // one out of turn has no next one, or there would be more and more
+  if (due_ - config_.clock->now() < config_.leases.renew_interval / 2) next_tick();
+}
+
+void session_state::next_tick() {
+  due_ = config_.clock->now() + config_.leases.renew_interval;
   self_->later(config_.leases.renew_interval, atom::tick_v);
 }
 

@@ -9,7 +9,7 @@
 namespace coppice::actors {
 
 /// Keeps this node's lease alive.
-/// Takes: get, tick. Sends: T1, T2 to LEDGER. Owns: the session's id and deadline (the ids are the process's: a
+/// Takes: get, tick, also out of turn when the hub is there again. Sends: T1, T2 to LEDGER. Owns: the session's id and deadline (the ids are the process's: a
 /// restarted SESSION resumes the same session).
 /// Supervised by: LOCK_SUP, after LEDGER.
 class session_state {
@@ -33,6 +33,7 @@ private:
   void open();
   void renew();
   void tick();
+  void next_tick();
   lease_term current() const;
   session_info info() const;
 
@@ -41,6 +42,7 @@ private:
   ledger_actor ledger_;
   lease lease_;
   bool open_ = false;
+  rt::boot_clock::time_point due_{}; ///< its own next tick
   std::uint64_t term_ = 0; ///< when the T1 was sent that opened the session: grows over restarts of SESSION, too
   std::vector<rt::reply<session_info>> waiting_;
 };

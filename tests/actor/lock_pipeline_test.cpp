@@ -280,6 +280,22 @@ TEST_CASE("the lease ends some time after the last word; one that was opened ane
   CHECK(f.w.ask(f.session, atom::get_v)->lease == anew);
 }
 
+TEST_CASE("a session is renewed at once when its hub is there again, and not more often from then on") {
+  farm f;
+  f.w.advance(1s);
+  const auto before = *f.w.ask(f.session, atom::lease_v);
+  for (int i = 0; i < 50; ++i) {
+    f.w.tell(f.session, atom::tick_v);
+    f.w.advance(100ms);
+  }
+  CHECK(f.w.ask(f.session, atom::lease_v)->until_ms >= before.until_ms + 4'000);
+  f.w.advance(5s);
+  const auto handled = f.w.status("/oak/session").handled;
+  f.w.advance(30s);
+  CHECK(f.w.status("/oak/session").handled <= handled + 14); // each renewal and its answer
+  CHECK(f.w.ask(f.session, atom::lease_v)->until_ms >= before.until_ms + 35'000);
+}
+
 TEST_CASE("a process that keeps the ledger need not fear for its lease") {
   farm f;
   auto own = f.w.spawn<session_state>(session_state::config{f.me, {}, &f.w.clock, true}, f.ledger_);
