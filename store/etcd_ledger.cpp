@@ -312,7 +312,7 @@ private:
       for (auto& row : page->rows) {
         auto cell = row.key.substr(options_.prefix.size());
         if (cell == etcd::regressed_cell) throw ledger_io_error(ec::ledger_regressed, row.value);
-        if (!cell.starts_with(etcd::writer_cell)) note_last_change(row.revision);
+        if (etcd::is_lasting(cell)) note_last_change(row.revision);
         auto known = revisions_.find(cell);
         const bool is_known = known != revisions_.end() && known->second == row.revision;
         if (!is_known) etcd::load_cell(memory_, cell, row.value);

@@ -26,17 +26,20 @@ session_state::interface::behavior_type session_state::make_behavior() {
 }
 
 void session_state::open() {
+  if (std::exchange(opening_, true)) return;
   auto sent = config_.clock->now();
   auto& me = config_.me;
   transact<ledger::done>(
     self_, ledger_, ledger::open_session{me.node, me.incarnation, me.session, config_.leases.lease_ttl.count(), config_.url},
     [this, sent](ledger::done&) {
+      opening_ = false;
       lease_.on_acknowledged(sent);
       term_ = static_cast<std::uint64_t>(sent.time_since_epoch().count());
       open_ = true;
       for (auto& w : std::exchange(waiting_, {})) w.deliver(info());
     },
     [this](const error& e) {
+      opening_ = false;
       // a newer process of this node has the ledger: this one must not go on
       if (e.code == ec::session_over) throw std::runtime_error("the node's session is taken: " + e.what);
       // nor one that would hold on to its locks for too long: that is for people to mend

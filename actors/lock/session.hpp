@@ -41,7 +41,7 @@ private:
   config config_;
   ledger_actor ledger_;
   lease lease_;
-  bool open_ = false;
+  bool open_ = false, opening_ = false;
   rt::boot_clock::time_point due_{}; ///< its own next tick
   std::uint64_t term_ = 0; ///< when the T1 was sent that opened the session: grows over restarts of SESSION, too
   std::vector<rt::reply<session_info>> waiting_;

@@ -3,6 +3,7 @@
 #include "actors/capacity.hpp"
 
 #include <algorithm>
+#include <queue>
 #include <utility>
 
 namespace coppice::actors {
@@ -385,7 +386,7 @@ placement::search placement::best_for(const entry& e) {
     if (!lacks(m, d).empty()) continue;
     const bool roomy = times(m.what.share.left, takes(m, d)) > 0;
     if (const auto barred = e.barred.find(id); barred != e.barred.end() && barred->second == m.heard) {
-      found.barred = found.barred || (slots > 0 && roomy);
+      found.barred = true;
       continue;
     }
     found.cramped = found.cramped || !roomy;
@@ -426,21 +427,22 @@ void placement::place(bool io_bound, time_point now, effects& out) {
       m.kept_for.reset();
   struct line {
     std::set<rank>::const_iterator next, end;
+    bool operator<(const line& other) const { return *other.next < *next; }
   };
-  std::vector<line> lines;
+  std::vector<line> all;
   for (auto& [which, queue] : kinds_[io_bound])
-    lines.push_back({queue.begin(), queue.end()});
-  while (!lines.empty()) {
-    const auto first =
-        std::min_element(lines.begin(), lines.end(), [](auto& a, auto& b) { return *a.next < *b.next; });
-    auto& e = jobs_.at(std::get<3>(*first->next));
+    all.push_back({queue.begin(), queue.end()});
+  for (std::priority_queue<line> lines{{}, std::move(all)}; !lines.empty();) {
+    auto first = lines.top();
+    lines.pop();
+    auto& e = jobs_.at(std::get<3>(*first.next));
     const auto found = best_for(e);
     if (!found.best && found.cramped && !cramped && !io_bound) {
       cramped = &e;
       keep_one_for(e, now);
     }
     if (!found.any_free) return;
-    if (++first->next == first->end || (!found.best && !found.barred)) lines.erase(first);
+    if (++first.next != first.end && (found.best || found.barred)) lines.push(first);
     if (!found.best) continue;
     if (cramped && !cramped->overtaken && lacks(*found.best, demand_of(cramped->job)).empty())
       cramped->overtaken = now;

@@ -174,7 +174,7 @@ private:
     machine* best = nullptr; ///< where the job has a free slot and room
     bool any_free = false;   ///< some machine has a free slot
     bool cramped = false;    ///< one lacks only room
-    bool barred = false;     ///< one has a free slot and room, and has refused this very job
+    bool barred = false;     ///< one that could take it has refused this very job
   };
   search best_for(const entry& e);
   /// It is kept for another job.

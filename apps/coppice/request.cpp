@@ -170,7 +170,7 @@ expected<void> deliver(client& c, const build_options& options, const request_bo
       links.emplace_back(link_name(options.link, i, output.name),
                          here ? real : fs::absolute(options.store / path.base_name()));
     }
-  for (int i = 1; !absent.empty(); ++i) {
+  for (std::string tried; !absent.empty();) {
     auto info = c.ask<node_info>("gateway", "info", get_info{});
     if (!info) return tl::unexpected(info.error());
     auto key = nix::public_key::parse(info->public_key);
@@ -178,7 +178,9 @@ expected<void> deliver(client& c, const build_options& options, const request_bo
     c.transferring("fetching outputs");
     auto fetched = fetch_closure({info->http, std::move(*key)}, absent, options.store, c.transfers());
     if (fetched) break;
-    if (fetched.error().code != ec::unavailable || i >= begin_tries_max) return fetched;
+    // a hub that moved is elsewhere now
+    if (fetched.error().code != ec::unavailable || info->http == tried) return fetched;
+    tried = info->http;
   }
   if (options.no_link) return {};
   for (const auto& [name, target] : links)

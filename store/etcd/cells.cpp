@@ -91,6 +91,12 @@ void load_cell(memory_rows& rows, std::string_view cell, std::string_view value)
   rows.put_source(decode_cell<path_info>(cell, value));
 }
 
+bool is_lasting(std::string_view cell) {
+  for (auto kind : {lock_kind, attempt_kind, path_kind, holds_kind, wants_kind, blob_kind, request_kind, session_kind})
+    if (cell.starts_with(kind)) return true;
+  return cell == meta_cell || cell == numbers_cell || cell == failures_cell;
+}
+
 int write_rank(std::string_view cell) {
   const std::array order{
       lock_kind,    attempt_kind, path_kind, holds_kind, wants_kind, blob_kind, std::string_view{numbers_cell},

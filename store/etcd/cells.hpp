@@ -37,6 +37,9 @@ std::string encode_source(const path_info* source);
 /// Puts what was read from a cell into the rows. Throws ledger_io_error if it does not decode.
 void load_cell(memory_rows& rows, std::string_view cell, std::string_view value);
 
+/// A cell of the ledger's own that is never deleted, whatever else lies below its prefix.
+bool is_lasting(std::string_view cell);
+
 /// In which order cells are written by a transaction that is larger than etcd takes at once: what is left behind if it
 /// ends in the middle must be right in itself, and asking again must do the rest. So what the transaction frees comes
 /// first, and what says that it happened comes last.

@@ -284,11 +284,13 @@ TEST_CASE("a session is renewed at once when its hub is there again, and not mor
   farm f;
   f.w.advance(1s);
   const auto before = *f.w.ask(f.session, atom::lease_v);
+  f.w.tell(f.session, atom::tick_v);
+  f.w.advance(100ms);
+  CHECK(f.w.ask(f.session, atom::lease_v)->until_ms >= before.until_ms + 900);
   for (int i = 0; i < 50; ++i) {
     f.w.tell(f.session, atom::tick_v);
     f.w.advance(100ms);
   }
-  CHECK(f.w.ask(f.session, atom::lease_v)->until_ms >= before.until_ms + 4'000);
   f.w.advance(5s);
   const auto handled = f.w.status("/oak/session").handled;
   f.w.advance(30s);

@@ -87,7 +87,7 @@ class Cables(chaos.Chaos):
             self.net.accept(HUB)
             if n == FLAPS // 2:
                 self.end_sleepers()  # what it made is handed in while the link goes on like this
-            time.sleep(FLAP_S)
+            time.sleep(2 * FLAP_S)  # long enough for a sign of life, or its lease would be over
         self.let_go(client)
         self.assertGreater(self.net.lost(number), 0)
         self.assertGreaterEqual(self.hub.daemon.err().count(f"node lost name={victim}"), FLAPS // 4)

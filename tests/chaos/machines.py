@@ -122,14 +122,15 @@ in step "top" "echo ${poison} ${toString others} > $out"'''
 
     def who_tries(self):
         """The machine that runs poison, once nothing runs beside it that has died before, or that might die with three
-        machines and be poisoned, too; but something does, until anything has died."""
+        machines and be poisoned, too; but something does, until anything else has died."""
         attempts = self.hub.attempts()
         died = {a["drv"] for a in attempts if a["result"] == "infra"}
         for name in self.nodes:
             running = {a["drv"] for a in attempts if a["node"] == name and a["result"] == "running"}
             poison = {drv for drv in running if farm.drv_name(drv) == "poison"}
             beside = running - poison
-            if poison and (beside or died) and not beside & died:
+            others = {drv for drv in died if farm.drv_name(drv) != "poison"}
+            if poison and (beside or others) and not beside & died:
                 return name
         return None
 

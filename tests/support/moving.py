@@ -105,6 +105,8 @@ class MovingFarm(chaos.Chaos):
         self.hub = Everywhere(self, self.net.machine(OUTSIDE))
         self.hub.key = self.known_key("admin")
         self.nodes = {name: self.member(name, machine) for name, machine in zip(MEMBERS, machines.values())}
+        known = lambda: self.etcd.ctl("get", "/coppice/farm", "--print-value-only").stdout
+        wait_until("all machines know who is invited", lambda: all(name in known() for name in MEMBERS))
         for node in [*self.hubs.values(), *self.nodes.values()]:
             if node.daemon is None:
                 node.start()
