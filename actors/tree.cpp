@@ -403,8 +403,10 @@ void planting::work() {
   if (!member()) return;
   expose<machine_actor>("/work/worker-pool");
   // what was said to a hub that was away is repeated in a few seconds; whoever waits for this machine need not
-  parts_.mesh->observe([hub = parts_.hub, session = *session_, pool = pool_](const node_id& node, bool up) {
+  parts_.mesh->observe([hub = parts_.hub, link = caf::actor_cast<ledger_link_actor>(ledger_), session = *session_,
+                        pool = pool_](const node_id& node, bool up) {
     if (!up || node != hub) return;
+    caf::anon_send(link, atom::watch_v);
     caf::anon_send(session, atom::tick_v);
     caf::anon_send(pool, atom::offer_v);
   });

@@ -12,14 +12,19 @@ ledger_link_state::interface::behavior_type ledger_link_state::make_behavior() {
         ++passed_;
         return self_->delegate(hub_, atom::transact_v, std::move(t));
       },
-      [this](atom::changed_atom, ledger::changed& c) { self_->send(locks_, atom::changed_v, std::move(c)); },
       [](atom::done_atom) {},
-      [this](atom::tick_atom) { watch(); },
+      [this](atom::tick_atom) { watch_again(); },
+      [this](atom::changed_atom, ledger::changed& c) { self_->send(locks_, atom::changed_v, std::move(c)); },
+      [this](atom::watch_atom) { watch(); },
   };
 }
 
 void ledger_link_state::watch() {
   self_->send(hub_, atom::watch_v, watch_ledger{config_.session}, ledger_watcher_actor{self_->stable()});
+}
+
+void ledger_link_state::watch_again() {
+  watch();
   self_->doing("at " + config_.hub.value + ", " + std::to_string(passed_) + " transactions passed on");
   self_->later(config_.watch_interval, atom::tick_v);
 }

@@ -8,10 +8,13 @@
 namespace coppice::actors {
 
 /// LEDGER on a member, with what the hub's says to it.
-using ledger_link_actor = ledger_actor::extend<caf::reacts_to<atom::changed_atom, ledger::changed>>;
+using ledger_link_actor = ledger_actor::extend<
+    caf::reacts_to<atom::changed_atom, ledger::changed>,
+    /// The hub is there, again perhaps: it is to tell of what is held here before anything more is begun.
+    caf::reacts_to<atom::watch_atom>>;
 
 /// LEDGER on a member: the hub's, under the name that it has everywhere.
-/// Takes: transact; changed from the hub. Sends: transactions to the hub's LEDGER, changed to LOCK_MANAGER. Owns: nothing.
+/// Takes: transact, watch; changed from the hub. Sends: transactions to the hub's LEDGER, changed to LOCK_MANAGER. Owns: nothing.
 /// Supervised by: LOCK_SUP, first of rest_for_one.
 class ledger_link_state {
 public:
@@ -28,6 +31,7 @@ public:
 
 private:
   void watch();
+  void watch_again();
 
   rt::self<interface>* self_;
   config config_;

@@ -62,6 +62,8 @@ private:
   std::map<request_id, request_result> told_;
   std::set<std::string> spoilt_;
   std::map<std::string, std::set<std::string>> running_; ///< output to machines
+  /// Machines, and what was cancelled while they built it: until they hear of that they go on.
+  std::set<std::pair<std::string, std::string>> revoked_;
   std::map<std::string, std::set<nar_hash>> made_;       ///< output to what builders made of it
   std::map<blob_id, std::pair<nar_hash, std::uint64_t>> unpacked_;
   bool side_by_side_ = false;
