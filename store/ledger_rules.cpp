@@ -132,6 +132,10 @@ ledger_rules::answer ledger_rules::on(const ledger::submit& t) {
     return fail(ec::conflict, "request " + t.id.to_string() + " was submitted " +
                                   (stored->client == t.client ? "with another body" : "by another client"));
   }
+  // INV-6: GATEWAY has seen it, but nothing pinned it until now
+  if (auto closure = rows_.find_blob(t.body.closure); closure && !closure->present)
+    return fail(ec::missing, "the closure " + t.body.closure.to_string() + " of request " + t.id.to_string() +
+                                 " was collected meanwhile; ask `missing` for a ticket");
   ledger::request_row row;
   row.id = t.id;
   row.client = t.client;

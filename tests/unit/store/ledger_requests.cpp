@@ -20,6 +20,18 @@ TEST_CASE("T15: a cancel that lets finish frees what was not started, and leaves
   REQUIRE(f.lock(3).phase == ledger::phase::realised);
 }
 
+TEST_CASE("T3: a request whose closure was collected before it is accepted is not", "[ledger]") {
+  farm f{EVERY_LEDGER};
+  ledger::submit late{request(7), "alice", f.row(0).body};
+  late.body.closure = blob(907);
+  f.put_blob(907);
+  REQUIRE_FALSE(f.ask<ledger::blob_state>(ledger::condemn{blob(907), {1}}).present);
+  REQUIRE(f.refused(late) == ec::missing);
+  f.done(ledger::register_blob{blob(907), {2}, 100});
+  REQUIRE(f.ask<ledger::request_row>(late).state == request_state::open);
+  REQUIRE(f.refused(ledger::condemn{blob(907), {2}}) == ec::conflict);
+}
+
 TEST_CASE("T1: a node that starts again loses the locks of its former life", "[ledger]") {
   farm f{EVERY_LEDGER};
   auto token = f.build(1);
