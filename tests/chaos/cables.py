@@ -89,7 +89,7 @@ class Cables(chaos.Chaos):
                 self.end_sleepers()  # what it made is handed in while the link goes on like this
             time.sleep(2 * FLAP_S)  # long enough for a sign of life, or its lease would be over
         self.let_go(client)
-        self.assertGreater(self.net.lost(number), 0)
+        self.assertGreater(self.net.lost(HUB), 0)  # it speaks twice a second
         self.assertGreaterEqual(self.hub.daemon.err().count(f"node lost name={victim}"), FLAPS // 4)
         self.assertEqual(self.attempts_of("held"), [(victim, "success")])
         for name, node in self.nodes.items():
