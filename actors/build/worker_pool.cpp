@@ -68,7 +68,7 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
         on_kept(kept.get(), e);
       },
       [this](atom::tick_atom) {
-        if (!ready_ || !orphans_.empty()) read_kept();
+        if (!ready_ || !orphans_.empty() || died_building_) read_kept();
         if (ready_) {
           reconcile();
           offer_slots();
@@ -150,10 +150,12 @@ void worker_pool_state::on_down(const caf::down_msg& down) {
     drop(key);
     if (down.reason && down.reason != caf::exit_reason::normal) {
       rt::log::warn("WORKER_POOL", "worker died key={} reason={}", key.to_string(), rt::describe_reason(down.reason));
-      if (gone.counts)
+      if (gone.counts) {
         release_dead(key, gone.token, gone.who, rt::describe_reason(down.reason));
-      else
+        died_building_ = true; // it may have kept its outputs and not come to say so
+      } else {
         orphans_.emplace(key, gone.who); // its outputs are kept: at the next tick another one goes on (INV-12)
+      }
     }
     return offer_soon();
   }
@@ -228,7 +230,9 @@ void worker_pool_state::read_kept() {
         caf::anon_send(me, atom::stored_v, std::shared_ptr<const store::kept_listing>{}, make_error(ec::crashed, what));
       });
   // one that dies while the journal is read may have come into it too late
-  if (reading_) resuming_ = std::exchange(orphans_, {});
+  if (!reading_) return;
+  resuming_ = std::exchange(orphans_, {});
+  died_building_ = false;
 }
 
 void worker_pool_state::on_kept(const store::kept_listing* kept, const caf::error& e) {
@@ -238,6 +242,7 @@ void worker_pool_state::on_kept(const store::kept_listing* kept, const caf::erro
     resume(*kept, std::move(orphans));
   } else {
     orphans_.merge(orphans);
+    died_building_ = true;
     rt::log::error("WORKER_POOL", "journal of kept outputs not read error={}", to_string(from_caf(e)));
   }
   if (std::exchange(ready_, true)) return;

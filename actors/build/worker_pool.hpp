@@ -116,6 +116,7 @@ private:
   std::map<inhash, nonce> orphans_; ///< kept outputs whose WORKER died, and what its lock is held by
   std::map<inhash, nonce> resuming_; ///< those that the journal is being read for
   bool reading_ = false;
+  bool died_building_ = false; ///< some WORKER since the journal was read last
   std::set<std::pair<inhash, fence>> unvouched_; ///< locks that nobody here answered for at the last look
   room room_;
   std::string short_of_; ///< as it was last offered
