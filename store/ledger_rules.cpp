@@ -186,11 +186,21 @@ ledger_rules::answer ledger_rules::on(const ledger::finish& t) {
   return *std::move(stored);
 }
 
-expected<void> ledger_rules::require_roots(const ledger::finish& t) {
-  for (auto& root : t.roots) // INV-3
-    if (auto row = lock(root); row.phase != ledger::phase::realised || !row.published)
-      return fail(ec::invalid, "request " + t.id.to_string() + " has not succeeded: " + root.to_string() + " is " +
-                                   describe(row) + (row.phase == ledger::phase::realised ? " and not published" : ""));
+expected<void> ledger_rules::require_roots(const ledger::finish& t) { // INV-3
+  const auto no = [&t](const std::string& why) {
+    return fail(ec::invalid, "request " + t.id.to_string() + " has not succeeded: " + why);
+  };
+  if (t.result.roots.size() != t.roots.size())
+    return no("it claims " + std::to_string(t.roots.size()) + " roots and tells of " +
+              std::to_string(t.result.roots.size()));
+  for (std::size_t i = 0; i < t.roots.size(); ++i) {
+    const auto& root = t.roots[i];
+    const auto row = lock(root);
+    if (row.phase != ledger::phase::realised) return no(root.to_string() + " is " + describe(row));
+    if (!row.published) return no(root.to_string() + " is " + describe(row) + " and not published");
+    // what was retired since it was seen may have been made anew, with other bytes
+    if (row.outputs != t.result.roots[i].outputs) return no(root.to_string() + " has other outputs by now");
+  }
   return {};
 }
 

@@ -132,7 +132,16 @@ void say(int control, watchdog_word word, const char* text = "", const char* why
 /// Carries out what the watchdog decides on one child and its group.
 class jail {
 public:
-  jail(const arguments& a, pid_t child) : args_(a), child_(child), dog_(a.terms) {}
+  explicit jail(const arguments& a) : args_(a), dog_(a.terms) {}
+
+  /// Not once the lease is over: the machine may have stood still since the start was asked for.
+  bool may_begin() {
+    listen();
+    if (!gone_ && dog_.at(now()) == watchdog::order::run) return true;
+    say(args_.control, {watchdog_word::kind::lease_over});
+    return false;
+  }
+  void watch(pid_t child) { child_ = child; }
 
   /// Brings the build into the state that it must have now; when to look again.
   milliseconds act() {
@@ -215,7 +224,7 @@ private:
   }
 
   const arguments& args_;
-  pid_t child_;
+  pid_t child_ = -1;
   watchdog dog_;
   bool frozen_ = false, told_ = false, gone_ = false;
 };
@@ -244,6 +253,8 @@ int main(int argc, char** argv) {
     sigaddset(&polite, signal);
   sigprocmask(SIG_BLOCK, &polite, nullptr);
   if (syscall(SYS_close_range, a.control, ~0U, CLOSE_RANGE_CLOEXEC) < 0) refuse(a.control, "close_range");
+  jail j{a};
+  if (!j.may_begin()) return usage_code;
   const pid_t self = getpid(), child = fork();
   if (child < 0) refuse(a.control, "fork");
   if (child == 0) run(a, self);
@@ -252,7 +263,7 @@ int main(int argc, char** argv) {
   const int handle = static_cast<int>(syscall(SYS_pidfd_open, child, 0));
   const int timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
   if (handle < 0 || timer < 0) refuse(a.control, "watch the build"); // the child dies with us
-  jail j{a, child};
+  j.watch(child);
   for (;;) {
     wake_at(timer, j.act());
     // a socket at its end is readable for ever

@@ -80,6 +80,7 @@ void machine_builders::start(rt::process_id id, const rt::process_spec& spec, rt
   if (script.varies) b.text += "made on " + machine_ + " as number " + std::to_string(++made_) + "\n";
   time_.tell("{}: builder {} of {} starts", machine_, id, b.name);
   auto& placed = running_.insert_or_assign(id, std::move(b)).first->second;
+  if (placed.dog.at(boot_ms()) != rt::watchdog::order::run) return end(id, rt::process_end::lease_over, {});
   later(told_after, id, [](builder& x) { x.observer.output("building " + x.name + "\n"); });
   go(placed);
   look(placed);

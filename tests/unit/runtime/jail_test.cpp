@@ -187,7 +187,7 @@ TEST_CASE("a build whose lease ends stands still, and goes on where it was once 
     return;
   }
   signal_file go;
-  auto spec = jailed("(" + go.wait() + " echo child) & " + go.wait() + " wait; exit 3", 200ms);
+  auto spec = jailed("(" + go.wait() + " echo child) & " + go.wait() + " wait; exit 3", 1s);
   spec.group = f.group;
   spec.limits.silence = 2s;
   running r{std::move(spec)};
@@ -205,10 +205,21 @@ TEST_CASE("a build whose lease ends stands still, and goes on where it was once 
   CHECK(e.wall < 20s);
 }
 
+TEST_CASE("a builder whose lease was over before it could be started does not begin") {
+  freezable f{2};
+  signal_file begun;
+  auto spec = jailed("touch " + begun.path.string(), -1ms);
+  spec.group = f.group;
+  running r{std::move(spec)};
+  CHECK(r.wait().end == process_end::lease_over);
+  CHECK(r.frozen == 0);
+  CHECK_FALSE(fs::exists(begun.path));
+}
+
 TEST_CASE("a lease that is extended in time disturbs nothing") {
   freezable f{GENERATE(1, 2)};
   if (!f.group) return;
-  auto spec = jailed("sleep 1; echo done", 500ms);
+  auto spec = jailed("sleep 2; echo done", 1s);
   spec.group = f.group;
   running r{std::move(spec)};
   r.loop.extend(r.id, boot_clock::now() + 1h);
@@ -220,7 +231,7 @@ TEST_CASE("a build that stood still for freeze_max is killed, with all it has le
   freezable f{GENERATE(1, 2)};
   if (!f.group) return;
   auto mark = new_mark();
-  auto spec = jailed("setsid sh -c 'setsid sleep " + mark + " & sleep " + mark + "' & sleep " + mark, 500ms, 200ms);
+  auto spec = jailed("setsid sh -c 'setsid sleep " + mark + " & sleep " + mark + "' & sleep " + mark, 1s, 200ms);
   spec.group = f.group;
   running r{std::move(spec)};
   auto e = r.wait();
@@ -231,7 +242,7 @@ TEST_CASE("a build that stood still for freeze_max is killed, with all it has le
 
 TEST_CASE("a build that cannot be frozen is killed when its lease ends") {
   auto mark = new_mark();
-  running r{jailed("sleep " + mark, 200ms)};
+  running r{jailed("sleep " + mark, 1s)};
   CHECK(r.wait().end == process_end::lease_over);
   CHECK(r.frozen == 0);
   CHECK(eventually([&] { return !runs(mark); }));
@@ -241,7 +252,7 @@ TEST_CASE("a frozen build that is cancelled is not waited for") {
   freezable f{GENERATE(1, 2)};
   if (!f.group) return;
   auto mark = new_mark();
-  auto spec = jailed("trap '' TERM; sleep " + mark, 100ms);
+  auto spec = jailed("trap '' TERM; sleep " + mark, 1s);
   spec.group = f.group;
   running r{std::move(spec)};
   REQUIRE(eventually([&] { return r.frozen > 0; }));
@@ -278,7 +289,7 @@ TEST_CASE("a build does not outlive its daemon, nor does what it put into the ba
   if (!f.group) return;
   const bool frozen = GENERATE(false, true);
   auto mark = new_mark();
-  auto spec = jailed("setsid sleep " + mark + " & sleep " + mark, frozen ? 500ms : 1h);
+  auto spec = jailed("setsid sleep " + mark + " & sleep " + mark, frozen ? 1s : 1h);
   spec.group = f.group;
   auto daemon = daemon_with(spec);
   CHECK(eventually([&] { return frozen ? f.frozen() : runs(mark); }));

@@ -216,6 +216,8 @@ public:
   ledger::finish finishing(unsigned r, request_state state, std::vector<inhash> roots = {}) {
     ledger::finish f{request(r), {1}, {}, std::move(roots)};
     f.result.state = state;
+    for (auto& row : ask<ledger::lock_states>(ledger::read_locks{f.roots}).rows)
+      f.result.roots.push_back({row.drv, row.outputs, failure::none});
     return f;
   }
   ledger_backend& backend() { return *backend_; }
