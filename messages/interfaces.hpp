@@ -195,6 +195,8 @@ using worker_pool_actor = assignee_actor::extend_with<machine_actor>::extend<
   reacts_to<atom::open_atom, inhash, nonce, bool, bool, capacity, lock_watcher_actor>,
   /// From WORKER: its slot is free from now on.
   reacts_to<atom::ended_atom, inhash, fence>,
+  /// From the node, before it stops: begin no more builds, and give back those that run. Answered when none does.
+  replies_to<atom::stop_atom>::with<ledger::done>,
   // INTERNAL: it was written down whether the machine is drained, or not, and measured
   reacts_to<atom::drain_atom, std::uint64_t, machine_room, caf::error>,
   // INTERNAL: the journal of kept outputs was read, or not
@@ -275,6 +277,8 @@ using worker_actor = lock_watcher_actor::extend<
   reacts_to<atom::exited_atom, build_exit>,
   /// From EXECUTOR: what the builder is seen to use.
   reacts_to<atom::progress_atom, build_look>,
+  /// From WORKER_POOL: the machine is about to stop, for this reason. A build that runs is given back.
+  reacts_to<atom::stop_atom, std::string>,
   /// Give up the built outputs, if they are held under this token; stale otherwise.
   replies_to<atom::drop_atom, fence>::with<ledger::done>,
   /// From STORE_UPLOADER: all outputs are known: hashes, references, sizes. Answered once they are registered in the

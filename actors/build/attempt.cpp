@@ -74,6 +74,7 @@ attempt::effects attempt::on_token(fence mine, lease_term lease) {
   token_ = mine;
   lease_ = lease;
   if (stage_ == stage::reclaiming) return enter(stage::storing);
+  if (stage_ == stage::starting && stopping_) return give_back();
   if (stage_ == stage::starting) return enter(kind_ == failure::none ? stage::building : stage::failing);
   stage_ = stage::building;
   lost_answer_ = false;
@@ -95,6 +96,7 @@ attempt::effects attempt::on_exited(const build_exit& e, std::string log_tail) {
   if (killed_) return finish();
   usage_ = e.usage;
   if (e.failure == failure::none) return enter(stage::packing);
+  if (stopping_ && e.failure == failure::cancelled) return give_back();
   kind_ = e.failure;
   reason_ = e.reason;
   log_tail_ = std::move(log_tail);
@@ -193,6 +195,7 @@ attempt::effects attempt::lose() {
     stage_ = stage::building;
     lost_answer_ = false;
     killed_ = true;
+    if (stopping_) return {}; // it is being killed
     return {kill{failure::cancelled, "nobody wants it any more, or another machine took over"}};
   }
   if (compares_) return stage_ == stage::over ? effects{} : finish();
@@ -213,6 +216,26 @@ attempt::effects attempt::on_dropped(std::string reason) {
   if (stage_ != stage::storing) return {};
   kind_ = failure::cancelled;
   reason_ = std::move(reason);
+  return enter(stage::releasing);
+}
+
+attempt::effects attempt::on_stop(std::string reason) {
+  if (stopping_ || killed_) return {};
+  switch (stage_) {
+    case stage::fetching: return finish(); // the lock is still its GRAPH's
+    case stage::starting:
+    case stage::building:
+    case stage::resuming: break;
+    default: return {};
+  }
+  stopping_ = std::move(reason);
+  if (stage_ == stage::starting) return {};
+  return {kill{failure::cancelled, *stopping_}};
+}
+
+attempt::effects attempt::give_back() {
+  kind_ = failure::cancelled;
+  reason_ = *stopping_;
   return enter(stage::releasing);
 }
 

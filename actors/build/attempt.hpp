@@ -125,6 +125,9 @@ public:
   /// token (or, once it is lost, an older one).
   bool may_drop(fence token) const;
   effects on_dropped(std::string reason);
+  /// Its machine is about to stop. A build that cannot be kept is given back, and counts against nobody; what is built
+  /// goes on as ever, or after the next start.
+  effects on_stop(std::string reason);
   /// The row changed: a newer token means that this attempt counts no more (INV-9), unless it only waits for a worker.
   effects on_row(const ledger::lock_state& row);
   /// Says the present order again if its answer was lost.
@@ -142,6 +145,7 @@ private:
   bool asks() const;
   effects finish();
   effects lose();
+  effects give_back();
   bool is_idle(const ledger::lock_state& row) const;
 
   stage stage_ = stage::fetching;
@@ -154,6 +158,7 @@ private:
   build_usage usage_; ///< of the builder, once it ended
   std::vector<nix::store_path> missing_;
   unsigned fetches_failed_ = 0;
+  std::optional<std::string> stopping_; ///< why
   bool compares_ = false;
   bool slot_freed_ = false, lost_answer_ = false, told_partial_ = false, killed_ = false, committed_ = false;
 };

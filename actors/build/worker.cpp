@@ -67,6 +67,7 @@ worker_state::interface::behavior_type worker_state::make_behavior() {
       memory_bytes_ = l.memory_bytes;
       show();
     },
+    [this](atom::stop_atom, std::string& why) { perform(attempt_.on_stop(std::move(why))); },
     [this](atom::drop_atom, fence token) { return drop(token); },
     [this](atom::packed_atom, packed_outputs& p) { return on_packed(p); },
     [this](atom::failed_atom, failure kind, std::string& reason) {

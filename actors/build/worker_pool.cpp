@@ -50,9 +50,11 @@ worker_pool_state::interface::behavior_type worker_pool_state::make_behavior() {
       },
       [this](atom::offer_atom) {
         offering_ = false;
+        answer_stops();
         if (ready_) offer_slots();
       },
       [this](atom::drain_atom, const drain_node& order) { return drain(order); },
+      [this](atom::stop_atom) { return stop(); },
       [this](atom::partials_atom, const get_partials& q) { return list_partials(q); },
       [this](atom::retry_atom, const retry_partial& order) { return retry_partial_now(order.key); },
       [this](atom::drop_atom, const drop_partial& order) { return drop(order); },
@@ -95,6 +97,8 @@ caf::result<bool> worker_pool_state::assign(job& j) {
     out.deliver(false); // said twice; a second WORKER's start would be stale anyway
   else if (present != slots_.end())
     out.fail(ec::conflict, "an earlier attempt is being cleared away");
+  else if (stopping_)
+    out.fail(ec::overloaded, config_.worker.node.value + " " + std::string{stopping_text});
   else if (!ready_)
     out.fail(ec::overloaded, "the workers of before have not said yet whether they are there");
   else if (busy_[j.io_bound] >= (j.io_bound ? config_.io_slots : config_.slots))
@@ -132,8 +136,11 @@ void worker_pool_state::start(job j, const nonce& who, std::optional<store::kept
       .then(
           [this, key, told](const caf::strong_actor_ptr& ref) {
             auto worker = caf::actor_cast<worker_actor>(ref);
-            if (auto found = slots_.find(key); found != slots_.end()) found->second.worker = worker;
             self_->monitor(worker);
+            if (auto found = slots_.find(key); found != slots_.end()) {
+              found->second.worker = worker;
+              if (stopping_) stop(found->second);
+            }
             told({});
           },
           [this, key, told](caf::error& e) {
@@ -335,6 +342,7 @@ void worker_pool_state::take_measure(const machine_room& now) {
 }
 
 std::array<room::fit, 2> worker_pool_state::fitting() const {
+  if (const room::fit none{0, std::string{stopping_text}}; stopping_) return {none, none};
   return {room_.fits(reserved_, reserved_by(config_.share, {}, false)),
           room_.fits(reserved_, reserved_by(config_.share, {}, true))};
 }

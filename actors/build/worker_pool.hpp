@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <string_view>
 
 namespace coppice::actors {
 
@@ -98,6 +99,9 @@ private:
   // orders of operators
   caf::result<ledger::done> drain(const drain_node& order);
   void on_drained(std::uint64_t order, const machine_room& now, const caf::error& e);
+  caf::result<ledger::done> stop();
+  void stop(const occupant& o);
+  void answer_stops();
   caf::result<partial_outputs> list_partials(const get_partials& q);
   void on_listed(std::uint64_t question, partial_outputs& found, const caf::error& e);
   caf::result<ledger::done> retry_partial_now(const inhash& key);
@@ -124,7 +128,10 @@ private:
   std::map<std::uint64_t, rt::reply<ledger::done>> drains_;       ///< not yet written down
   std::map<std::uint64_t, rt::reply<partial_outputs>> listings_;  ///< not yet read
   std::uint64_t orders_ = 0;
+  bool stopping_ = false;
+  std::vector<rt::reply<ledger::done>> stops_; ///< answered when nothing is being built
   bool ready_ = false; ///< what was there before a crash has had time to say so
+  static constexpr std::string_view stopping_text = "is being stopped";
   static constexpr std::chrono::milliseconds presence_wait{2'500};
 };
 

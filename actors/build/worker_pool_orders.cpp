@@ -37,6 +37,28 @@ void worker_pool_state::on_drained(std::uint64_t order, const machine_room& now,
   found.mapped().deliver(ledger::done{});
 }
 
+caf::result<ledger::done> worker_pool_state::stop() {
+  rt::reply<ledger::done> out{self_};
+  stops_.push_back(out);
+  stopping_ = true;
+  for (auto& [key, o] : slots_)
+    stop(o);
+  offer_soon();
+  return out;
+}
+
+void worker_pool_state::stop(const occupant& o) {
+  if (!o.worker || !o.counts) return;
+  self_->send(caf::actor_cast<worker_actor>(caf::actor_cast<caf::strong_actor_ptr>(o.worker)), atom::stop_v,
+              "its machine, " + config_.worker.node.value + ", was stopped");
+}
+
+void worker_pool_state::answer_stops() {
+  if (busy_[false] + busy_[true] > 0) return;
+  for (auto& out : std::exchange(stops_, {}))
+    out.deliver(ledger::done{});
+}
+
 caf::result<partial_outputs> worker_pool_state::list_partials(const get_partials& q) {
   rt::reply<partial_outputs> out{self_};
   const auto id = ++orders_;

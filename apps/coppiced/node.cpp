@@ -57,6 +57,8 @@ constexpr std::chrono::hours stale_upload_age{7 * 24};
 constexpr auto stand_by_pause = 500ms;
 constexpr auto start_timeout = 30s;
 constexpr auto stop_timeout = 20s;
+/// For builds to be given back: the ledger may be on a machine that is away.
+constexpr auto give_back_timeout = 5s;
 
 struct scheduler_config : caf::actor_system_config {
   explicit scheduler_config(std::size_t threads) {
@@ -123,7 +125,11 @@ struct node::impl {
   expected<void> open_upstream();
   expected<void> start_actors();
   template <class T, class Handle, class... Ts>
-  expected<T> ask(const Handle& to, Ts... xs);
+  expected<T> ask_within(std::chrono::milliseconds timeout, const Handle& to, Ts... xs);
+  template <class T, class Handle, class... Ts>
+  expected<T> ask(const Handle& to, Ts... xs) {
+    return ask_within<T>(start_timeout, to, std::move(xs)...);
+  }
   /// Gets what an actor tells once the one at `path`, which it depends on, serves; gives up when that one has ended.
   template <class T, class Handle>
   expected<T> ask_started(const std::string& path, const Handle& to);
@@ -131,6 +137,7 @@ struct node::impl {
   std::string last_exit(const std::string& path) const;
   /// Why an actor does not serve: the reason of its last end, else what its reference says.
   tl::unexpected<error> not_started(const std::string& what, const std::string& path, const error& e) const;
+  void give_back_builds();
   void stop();
 
   rt::signals signals;
@@ -439,10 +446,10 @@ expected<void> node::impl::start_actors() {
 }
 
 template <class T, class Handle, class... Ts>
-expected<T> node::impl::ask(const Handle& to, Ts... xs) {
+expected<T> node::impl::ask_within(std::chrono::milliseconds timeout, const Handle& to, Ts... xs) {
   caf::scoped_actor self{*system};
   expected<T> result = fail(ec::deadline, "no answer in time");
-  self->request(to, start_timeout, std::move(xs)...)
+  self->request(to, timeout, std::move(xs)...)
     .receive([&](T& x) { result = std::move(x); }, [&](caf::error& e) { result = tl::unexpected(from_caf(e)); });
   return result;
 }
@@ -508,9 +515,18 @@ bool node::serve() {
     if (impl_->ended) return false;
     if (got == SIGTERM || got == SIGINT) {
       rt::log::info("NODE", "stopping signal={}", got);
+      impl_->give_back_builds();
       return true;
     }
   }
+}
+
+// An ordered stop is no failure of what is being built: it must not count as one (INV-17).
+void node::impl::give_back_builds() {
+  auto workers = directory->find_as<worker_pool_actor>("/" + state->node_name() + "/work/worker-pool");
+  if (!workers) return;
+  if (auto done = ask_within<ledger::done>(give_back_timeout, workers, atom::stop_v); !done)
+    rt::log::warn("NODE", "builds not given back error={}", to_string(done.error()));
 }
 
 // Reverse order of start: what stands on something goes first.

@@ -38,6 +38,7 @@ public:
         [](atom::changed_atom, const ledger::lock_state&) {},
         [](atom::exited_atom, const build_exit&) {},
         [](atom::progress_atom, const build_look&) {},
+        [](atom::stop_atom, const std::string&) {},
         [](atom::drop_atom, fence) -> caf::result<ledger::done> { return ledger::done{}; },
         [](atom::packed_atom, const packed_outputs&) -> caf::result<ledger::done> { return ledger::done{}; },
         [](atom::failed_atom, failure, const std::string&) {},

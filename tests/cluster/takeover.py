@@ -139,7 +139,7 @@ in step "top" "echo ${toString held} > $out"'''
             before, lost = after, lost | here
         self.let_go(client)
         attempts = self.hub.attempts()
-        self.assertEqual({(a["inhash"], a["token"]) for a in attempts if a["result"] == "infra"}, lost)
+        self.assertEqual({(a["inhash"], a["token"]) for a in attempts if a["result"] == "cancelled"}, lost)
         self.assertEqual(sorted(a["drv"] for a in attempts if a["result"] == "success"), sorted(self.stock.graph))
         self.assertEqual(len(attempts), len(lost) + len(self.stock.graph))
         self.outputs_are_right(client)

@@ -102,6 +102,21 @@ class KilledProcess(farm.TestCase):
         self.ends_with(node.coppice("wait", request), OK)
         self.each_built_once(node)
 
+    def test_ordered_stops_never_count_against_what_is_being_built(self):
+        node = self.new_farm()
+        request = node.submit(*self.instantiate('step "long" "sleep 100000 || true; echo > $out"'))
+        stops = 6  # attempts_max is 5
+        for _ in range(stops):
+            builders = self.builders(node)
+            self.ends_with(node.stop(), OK)
+            self.builders_gone(builders)
+            node.start()
+        self.builders(node)
+        self.assertEqual(node.attempts_at("long"), ["cancelled"] * stops + ["running"])
+        self.assertIn("was stopped", node.attempts()[0]["reason"])
+        self.end_sleepers()
+        self.ends_with(node.coppice("wait", request), OK)
+
     def test_a_cancelled_request_stays_cancelled_after_kill_9(self):
         node = self.new_farm()
         request = node.submit(*self.instantiate('step "long" "sleep 1000"'))

@@ -272,6 +272,47 @@ TEST_CASE("a cancel while outputs are registered waits for the commit to tell") 
   CHECK(l(l.a.on_kept()).said() == words{"free_slot", "store"});
 }
 
+TEST_CASE("a machine that stops gives its build back, which counts against nobody") {
+  life l;
+  SECTION("before it began: the lock is the coordinator's") {
+    l.to(stage::fetching);
+    CHECK(l(l.a.on_stop("stopped")).said() == the_end);
+  }
+  SECTION("while its token is asked for") {
+    l.to(stage::starting);
+    CHECK(l(l.a.on_stop("stopped")).said().empty());
+    CHECK(l(l.a.on_token({8}, in_term(1))).said() == words{"release"});
+  }
+  SECTION("while it runs, or its lock is asked for again") {
+    l.to(stage::building);
+    const bool resumes = GENERATE(false, true);
+    if (resumes) CHECK(l(l.a.on_lease(in_term(2))).said() == words{"reclaim"});
+    CHECK(l(l.a.on_stop("stopped")).said() == words{"kill"});
+    CHECK(l(l.a.on_stop("stopped")).said().empty());
+    if (resumes) CHECK(l(l.a.on_exited(failed(failure::cancelled), {})).said().empty());
+    CHECK(l(resumes ? l.a.on_token({8}, in_term(2)) : l.a.on_exited(failed(failure::cancelled), {})).said() ==
+          words{"release"});
+    auto& given = std::get<attempt::release>(l.last.front());
+    CHECK((given.token == fence{8} && given.why == failure::cancelled && given.reason == "stopped"));
+    CHECK(l(l.a.on_settled()).said() == the_end);
+  }
+  SECTION("unless its lock is lost: then there is nothing to be given back") {
+    l.to(stage::building)(l.a.on_lease(in_term(2)))(l.a.on_stop("stopped"));
+    CHECK(l(l.a.on_refused(stale())).said().empty());
+    CHECK(l(l.a.on_exited(failed(failure::cancelled), {})).said() == the_end);
+  }
+  SECTION("unless it ended by itself first") {
+    l.to(stage::building)(l.a.on_stop("stopped"));
+    const bool good = GENERATE(true, false);
+    CHECK(l(l.a.on_exited(good ? success() : failed(), {})).said() == words{good ? "pack" : "fail"});
+  }
+  SECTION("what is built goes on") {
+    l.to(stage::packing);
+    CHECK(l(l.a.on_stop("stopped")).said().empty());
+    CHECK(l(l.a.on_packed(outputs())).said() == words{"keep"});
+  }
+}
+
 TEST_CASE("a row under its own or an older token says nothing") {
   auto at = GENERATE(stage::fetching, stage::starting, stage::building, stage::packing, stage::keeping, stage::storing,
                      stage::committing, stage::failing, stage::releasing, stage::reclaiming);
@@ -456,7 +497,7 @@ TEST_CASE("any events in any order: the builder runs at most once, the slot is f
     };
     take(a.begin());
     for (int i = 0; i < 60; ++i) {
-      switch (random() % 15) {
+      switch (random() % 16) {
       case 0: take(a.on_fetched()); break;
       case 1: take(a.on_fetch_failed(any_error())); break;
       case 2: take(a.on_token({++token}, in_term(1))); break;
@@ -472,6 +513,7 @@ TEST_CASE("any events in any order: the builder runs at most once, the slot is f
         take(a.on_row(row(token + random() % 3, random() % 2 ? ledger::phase::free : ledger::phase::queued)));
         break;
       case 12: take(a.on_lease(in_term(random() % 3))); break;
+      case 13: take(a.on_stop("stopped")); break;
       default: take(a.on_tick()); break;
       }
     }

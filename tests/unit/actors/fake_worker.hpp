@@ -20,6 +20,7 @@ public:
     return {[](atom::changed_atom, const ledger::lock_state&) {},
             [this](atom::exited_atom, const build_exit& e) { exited_(e); },
             [](atom::progress_atom, const build_look&) {},
+            [](atom::stop_atom, const std::string&) {},
             [](atom::drop_atom, fence) { return ledger::done{}; },
             [](atom::packed_atom, const packed_outputs&) { return ledger::done{}; },
             [](atom::failed_atom, failure, const std::string&) {},
