@@ -11,19 +11,21 @@
 namespace coppice::sim {
 
 /// Everybody's allow-list: every machine there can be, under a key of its own.
-const rt::allow_list& bridge::friends() {
-  static const test::scratch_dir scratch;
-  static const auto all = [] {
-    rt::authorized_keys keys;
-    for (auto& name : machine_names)
-      keys.key.push_back({name, role::node, key_of(name)});
-    const auto file = scratch.path / "authorized.toml";
-    test::need(rt::write_authorized(file, keys));
-    auto list = std::make_unique<rt::allow_list>(file);
-    test::need(list->refresh());
-    return list;
-  }();
-  return *all;
+const rt::allow_list& bridge::friends(std::size_t machines) {
+  static std::map<std::size_t, std::unique_ptr<rt::allow_list>> made;
+  auto& list = made[machines];
+  if (list) return *list;
+  const test::scratch_dir scratch;
+  rt::authorized_keys keys;
+  for (std::size_t i = 0; i < machines; ++i) {
+    const auto name = machine_name(i);
+    keys.key.push_back({name, role::node, key_of(name)});
+  }
+  const auto file = scratch.path / "authorized.toml";
+  test::need(rt::write_authorized(file, keys));
+  list = std::make_unique<rt::allow_list>(file);
+  test::need(list->refresh());
+  return *list;
 }
 
 const std::string& bridge::key_of(const std::string& machine) {
@@ -45,7 +47,7 @@ bridge::bridge(wires& all, caf::actor_system& system, std::shared_ptr<rt::mesh> 
   s.peers.born = options_.born;
   s.relay_to = options_.hub;
   sessions_.emplace(
-      s, friends(), std::make_shared<rt::registry>(), rt::reply_port::make(system, out_),
+      s, friends(all.machines_), std::make_shared<rt::registry>(), rt::reply_port::make(system, out_),
       std::make_shared<rt::bridge_counters>(),
       [this](const std::string& route, const rt::frame& f) { return send(route, f); }, std::move(mesh), out_);
   wires_.living_.emplace(number_, this);
@@ -100,6 +102,11 @@ void bridge::dial(rt::instant now) {
   }
 }
 
+void bridge::arrive(const words& w) {
+  inbox_.push_back(w);
+  if (options_.on_words) options_.on_words();
+}
+
 void bridge::hang_up(rt::instant now) {
   wires_.sockets_.erase(socket_);
   socket_.clear();
@@ -115,8 +122,7 @@ bool bridge::send(const std::string& route, const rt::frame& f) {
     if (socket_.empty()) return false;
     all.net_.send(me, options_.hub.value,
                   [&all, to = options_.hub.value, w = words{socket_, key_of(me), std::move(head), f.body, false}] {
-                    if (auto there = all.listening_.find(to); there != all.listening_.end())
-                      there->second->inbox_.push_back(w);
+                    if (auto there = all.listening_.find(to); there != all.listening_.end()) there->second->arrive(w);
                   });
     return true;
   }
@@ -125,7 +131,7 @@ bool bridge::send(const std::string& route, const rt::frame& f) {
   // whose process is gone is told by its machine, if that can be heard
   if (whose == all.sockets_.end()) return !all.net_.carries(member, me);
   all.net_.send(me, member, [&all, to = whose->second, w = words{route, {}, std::move(head), f.body, true}] {
-    if (auto there = all.living_.find(to); there != all.living_.end()) there->second->inbox_.push_back(w);
+    if (auto there = all.living_.find(to); there != all.living_.end()) there->second->arrive(w);
   });
   return true;
 }

@@ -15,12 +15,14 @@ class bridge;
 /// process is another one now.
 class wires {
 public:
-  explicit wires(network& net) : net_(net) {}
+  /// Between so many machines, the hub included.
+  wires(network& net, std::size_t machines) : net_(net), machines_(machines) {}
   network& net() { return net_; }
 
 private:
   friend class bridge;
   network& net_;
+  const std::size_t machines_;
   std::map<std::string, bridge*> listening_;     ///< by machine; of a process that lives
   std::map<std::string, std::uint64_t> sockets_; ///< route to the bridge that dialled over it and still does
   std::map<std::uint64_t, bridge*> living_;
@@ -33,7 +35,8 @@ public:
   struct options {
     node_id me;
     incarnation born;
-    node_id hub; ///< to be dialled; empty: this is the hub
+    node_id hub;                      ///< to be dialled; empty: this is the hub
+    std::function<void()> on_words{}; ///< something arrived, to be pumped
     std::chrono::milliseconds dial_patience{5'000}, redial_first{200}, redial_longest{8'000};
   };
   /// `mesh` is that of the process; `system` its actors'.
@@ -55,7 +58,8 @@ private:
   bool send(const std::string& route, const rt::frame& f);
   void hang_up(rt::instant now);
   void dial(rt::instant now);
-  static const rt::allow_list& friends();
+  void arrive(const words& w);
+  static const rt::allow_list& friends(std::size_t machines);
   static const std::string& key_of(const std::string& machine);
 
   wires& wires_;

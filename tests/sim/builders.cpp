@@ -54,8 +54,7 @@ void machine_builders::start(rt::process_id id, const rt::process_spec& spec, rt
   auto& script = scripts_[order.env["name"]];
   if (script.starts_that_fail > 0) {
     --script.starts_that_fail;
-    time_.after(told_after, [this, life = life_, observer] {
-      if (life != life_) return;
+    after(told_after, [observer] {
       rt::process_exit e;
       e.end = rt::process_end::not_started;
       e.text = "as the script says";
@@ -66,6 +65,8 @@ void machine_builders::start(rt::process_id id, const rt::process_spec& spec, rt
   rt::watchdog::terms terms;
   if (spec.watchdog)
     terms = {to_ms(spec.watchdog->deadline), spec.watchdog->kill_grace, spec.watchdog->freeze_max, true};
+  for (auto& fd : spec.fds)
+    fd->reset(); // read to their end; all machines together have but one process's descriptors
   const std::filesystem::path out = order.env["out"];
   builder b{id,
             std::move(observer),
@@ -86,10 +87,17 @@ void machine_builders::start(rt::process_id id, const rt::process_spec& spec, rt
   look(placed);
 }
 
+void machine_builders::after(nanoseconds delay, std::function<void()> f) {
+  time_.after(delay, [this, life = life_, f = std::move(f)] {
+    if (life != life_) return;
+    clock_.on_news();
+    f();
+  });
+}
+
 void machine_builders::later(nanoseconds delay, rt::process_id id, std::function<void(builder&)> f) {
-  time_.after(delay, [this, id, life = life_, f = std::move(f)] {
-    auto found = running_.find(id);
-    if (life == life_ && found != running_.end()) f(found->second);
+  after(delay, [this, id, f = std::move(f)] {
+    if (auto found = running_.find(id); found != running_.end()) f(found->second);
   });
 }
 
@@ -173,9 +181,7 @@ void machine_builders::end(rt::process_id id, rt::process_end how, const std::st
   e.signal = signal;
   e.code = how == rt::process_end::exited && scripts_[b.name].fails ? 1 : 0;
   time_.tell("{}: builder {} of {} ends: {}", machine_, id, b.name, static_cast<int>(how));
-  time_.after(told_after, [this, life = life_, observer = b.observer, e] {
-    if (life == life_) observer.exited(e);
-  });
+  after(told_after, [observer = b.observer, e] { observer.exited(e); });
 }
 
 void machine_builders::kill_all() {

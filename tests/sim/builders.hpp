@@ -39,6 +39,7 @@ public:
   struct machine_time {
     std::function<nanoseconds()> boot;
     std::function<nanoseconds(nanoseconds boot)> until; ///< from now
+    std::function<void()> on_news;                      ///< something of its own accord happens on it
   };
   machine_builders(std::string machine, timeline& time, std::uint64_t seed, machine_time clock,
                    std::map<std::string, build_script> scripts, build_observer& observer);
@@ -76,6 +77,7 @@ private:
   void go(builder& b);
   void stand(builder& b);
   void end(rt::process_id id, rt::process_end how, const std::string& text, int signal = 0);
+  void after(nanoseconds delay, std::function<void()> f);
   void later(nanoseconds delay, rt::process_id id, std::function<void(builder&)> f);
   std::chrono::milliseconds boot_ms() const { return std::chrono::floor<std::chrono::milliseconds>(clock_.boot()); }
 

@@ -49,6 +49,7 @@ void client::ask(const Handle& to, Then then, Ts... xs) {
   asked_ = farm_.time.now();
   hub_life_ = farm_.hub().born;
   if (dice_.chance(lost)) return void(open_ = [] { return false; });
+  farm_.wake(farm_.hub());
   auto q = farm_.hub().process->world().begin(to, xs...);
   if (dice_.chance(farm_.net.now.repeat)) (void)farm_.hub().process->world().begin(to, xs...); // heard twice
   open_ = [this, q, then, unheard = dice_.chance(lost)] {

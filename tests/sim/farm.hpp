@@ -10,13 +10,14 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace coppice::sim {
 
 struct farm_options {
   std::uint64_t seed = 0;
-  std::size_t members = 2; ///< besides the hub, at most 3
+  std::size_t members = 2; ///< besides the hub
   std::uint32_t hub_slots = 1, member_slots = 2;
   double rate_error = 0; ///< by how much at most a machine's clock runs too fast or too slow
   actors::lease_settings lease;
@@ -25,6 +26,7 @@ struct farm_options {
   mutant broken = mutant::none;
   bool disks_forget = false; ///< what was not synced, when their power fails
   bool prints = false;
+  bool times_hub = false;
 };
 
 /// A machine: what outlives the processes on it.
@@ -32,7 +34,8 @@ class machine {
 public:
   enum class state { up, down, paused, asleep, lost };
 
-  machine(std::string n, double r, std::uint32_t s) : name(std::move(n)), rate(r), slots(s) {}
+  machine(std::size_t i, double r, std::uint32_t s) : number(i), name(machine_name(i)), rate(r), slots(s) {}
+  const std::size_t number;
   const std::string name;
   const double rate; ///< of its clock, by the timeline's
   const std::uint32_t slots;
@@ -45,6 +48,7 @@ public:
   state now = state::down;
   bool doomed = false; ///< its process ends as soon as the present step is over
   std::uint64_t born = 0;
+  std::optional<nanoseconds> due; ///< while it rests: the boot time at which the next timer of its actors is due
 
   /// Its boot time at that time.
   nanoseconds local(nanoseconds t) const { return scaled(t, rate); }
@@ -88,6 +92,8 @@ public:
   void resume(machine& m);
   /// It never comes back.
   void lose(machine& m);
+  /// Something is said to it, or done: it does not rest. Who speaks to its actors from outside says so first.
+  void wake(machine& m);
 
   /// Runs until `done()`; false if it is not so at that time.
   bool run_until(const std::function<bool()>& done, nanoseconds end);
@@ -96,19 +102,32 @@ public:
   }
   /// Of all that happened.
   std::uint64_t hash() const { return time.hash(); }
+  /// CPU time that the hub's actors and sessions have taken, if it is measured.
+  nanoseconds hub_cpu() const { return hub_cpu_; }
 
 private:
   bool step(nanoseconds end);
+  /// Lets a machine's process do something.
+  template <class F>
+  auto on(machine& m, F f);
   void sync(machine& m);
   void bury();
   void check_kept(machine& m);
+  void rest();
+  std::optional<nanoseconds> first_due();
+  void wake_due();
   void tick(machine& m, std::uint64_t life);
   expected<void> reaches_store(const machine& m);
 
   const farm_options options_;
   dice dice_;
-  wires lines_{net};
+  wires lines_;
   farm_parts parts_;
+  std::set<std::size_t> awake_; ///< all others rest: nothing happens on them until a timer is due, or they are woken
+  std::set<std::pair<nanoseconds, std::size_t>> due_; ///< of those that rest: when they are due, by the timeline
+  nanoseconds instant_{0};                            ///< the newest to which those that are awake have come
+  std::vector<machine*> ready_;                       ///< for step()
+  nanoseconds hub_cpu_{0};
   std::vector<std::unique_ptr<machine>> machines_;
 };
 

@@ -1,12 +1,16 @@
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <string>
-#include <vector>
 
 namespace coppice::sim {
 
-/// The machines of a farm: the one that keeps the ledger, and others.
+/// The machines of a farm: the one that keeps the ledger, which is number 0, and others.
 inline const std::string hub_name = "hub";
-inline const std::vector<std::string> machine_names{hub_name, "ash", "elm", "fir"};
+inline std::string machine_name(std::size_t number) {
+  static const std::array<std::string, 4> trees{hub_name, "ash", "elm", "fir"};
+  return number < trees.size() ? trees[number] : "m" + std::to_string(number);
+}
 
 } // namespace coppice::sim

@@ -195,6 +195,7 @@ void nemesis::collect() {
   if (!hub.runs()) return;
   auto& w = hub.process->world();
   auto tell = [&](auto tx) {
+    farm_.wake(hub);
     return w.begin(hub.process->ledger(), atom::transact_v, ledger::transaction{std::move(tx)});
   };
   std::set<blob_id> blobs;

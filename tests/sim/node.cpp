@@ -35,8 +35,9 @@ node::node(farm_parts& farm, machine_builders& builders, options o)
   mesh_ = std::make_shared<rt::mesh>(world_->directory, node_id{options_.name});
   tree_.emplace(test::need(actors::declare_tree(world_->directory, parts())));
   ended_ = world_->run(tree_->root).ended;
-  bridge_.emplace(farm_.lines, world_->system, mesh_,
-                  bridge::options{{options_.name}, options_.born, {is_hub() ? std::string{} : hub_name}});
+  bridge_.emplace(
+      farm_.lines, world_->system, mesh_,
+      bridge::options{{options_.name}, options_.born, {is_hub() ? std::string{} : hub_name}, options_.on_words});
 }
 
 // What the actors still do while they are ended reaches nothing: no job runs, no word leaves, no builder hears.

@@ -41,6 +41,7 @@ public:
     nanoseconds boot{0};                           ///< the machine's boot time now
     std::function<expected<void>()> reaches_store; ///< a member's: whether the hub's store answers now
     std::function<bool()> spoils;                  ///< whether what is read there now is spoilt on the way
+    std::function<void()> on_words;                ///< words arrived, to be pumped
   };
   node(farm_parts& farm, machine_builders& builders, options o);
   ~node();
