@@ -30,7 +30,8 @@ public:
   }
   void note(const session_id& session, const inhash& key) {
     auto found = members_.find(session);
-    if (found != members_.end() && found->second.keys.size() < keys_max) found->second.keys.insert(key);
+    if (found != members_.end() && found->second.keys.size() < keys_max && found->second.keys.insert(key).second)
+      holders_[key].insert(session);
   }
   void note(const ledger::any_transaction& t) {
     if (members_.empty()) return;
@@ -38,23 +39,31 @@ public:
     if (auto* s = std::get_if<ledger::start>(&t)) note(s->who.session, s->key);
     if (auto* r = std::get_if<ledger::reclaim>(&t)) note(r->who.session, r->key);
   }
-  /// What each is to be told of these changes.
+  /// What each is to be told of these changes. However many members there are, only those that hold them are looked at.
   std::vector<std::pair<Watcher, ledger::changed>> share(const ledger::changed& all) {
-    std::vector<std::pair<Watcher, ledger::changed>> out;
-    for (auto& [session, m] : members_) {
-      ledger::changed theirs;
-      for (auto& row : all.locks) {
-        auto key = m.keys.find(row.key);
-        if (key == m.keys.end()) continue;
-        theirs.locks.push_back(row);
-        if (row.phase == ledger::phase::free || row.phase == ledger::phase::realised) m.keys.erase(key);
-      }
-      if (!theirs.locks.empty()) out.emplace_back(m.who, std::move(theirs));
+    std::map<session_id, ledger::changed> theirs;
+    for (auto& row : all.locks) {
+      auto held = holders_.find(row.key);
+      if (held == holders_.end()) continue;
+      for (auto& session : held->second) theirs[session].locks.push_back(row);
+      if (row.phase != ledger::phase::free && row.phase != ledger::phase::realised) continue;
+      for (auto& session : held->second) members_.at(session).keys.erase(row.key);
+      holders_.erase(held);
     }
+    std::vector<std::pair<Watcher, ledger::changed>> out;
+    for (auto& [session, changes] : theirs) out.emplace_back(members_.at(session).who, std::move(changes));
     return out;
   }
   void forget_silent(time_point now) {
-    std::erase_if(members_, [&](const auto& m) { return now - m.second.heard >= silence_max; });
+    std::erase_if(members_, [&](const auto& m) {
+      if (now - m.second.heard < silence_max) return false;
+      for (auto& key : m.second.keys) {
+        auto held = holders_.find(key);
+        held->second.erase(m.first);
+        if (held->second.empty()) holders_.erase(held);
+      }
+      return true;
+    });
   }
   std::size_t size() const { return members_.size(); }
 
@@ -65,6 +74,7 @@ private:
     std::set<inhash> keys;
   };
   std::map<session_id, member> members_;
+  std::map<inhash, std::set<session_id>> holders_; ///< of each key of a member, those members
 };
 
 } // namespace coppice::actors

@@ -66,6 +66,30 @@ TEST_CASE("a member hears that a row became free or realised, once, and again if
   CHECK(t.share(row(7, ledger::phase::realised)).empty());
 }
 
+TEST_CASE("a row that two sessions took is told to both, until it is free; who was forgotten hears nothing") {
+  table t;
+  table::time_point now{1h};
+  for (unsigned char s = 1; s <= 3; ++s) {
+    t.watch(session(s), s, now + (s == 3 ? 0s : 20s));
+    t.note(start(s, 7));
+  }
+  t.note(start(1, 8));
+  CHECK(t.share(row(7, ledger::phase::building)).size() == 3);
+  t.forget_silent(now + table::silence_max);
+  auto both = row(7, ledger::phase::free);
+  both.locks.push_back(row(8, ledger::phase::building).locks[0]);
+  auto told = t.share(both);
+  REQUIRE(told.size() == 2);
+  CHECK(told[0].first == 1);
+  CHECK(told[0].second.locks.size() == 2);
+  CHECK(told[1].first == 2);
+  CHECK(told[1].second.locks.size() == 1);
+  CHECK(t.share(row(7, ledger::phase::building)).empty());
+  t.watch(session(3), 3, now + table::silence_max);
+  t.note(start(3, 7));
+  CHECK(t.share(row(7, ledger::phase::building)).size() == 1);
+}
+
 TEST_CASE("a member that says no more that it watches is forgotten") {
   table t;
   table::time_point now{1h};
