@@ -231,17 +231,15 @@ class Rgw:
         return bucket
 
     def keys(self, bucket, prefix=""):
-        """{key: bytes} of the objects, at most a thousand."""
-        return {c.findtext("{*}Key"): int(c.findtext("{*}Size"))
-                for c in self._listed(bucket, {"list-type": "2", "prefix": prefix}).iterfind("{*}Contents")}
+        """{key: bytes} of the objects."""
+        return {c.findtext("{*}Key"): int(c.findtext("{*}Size")) for c in self._objects(bucket, {"prefix": prefix})}
 
     def owners(self, bucket):
-        """{key: who put it} of the objects, at most a thousand."""
-        query = {"list-type": "2", "fetch-owner": "true"}
-        return {c.findtext("{*}Key"): c.findtext("{*}Owner/{*}ID") for c in self._listed(bucket, query).iterfind("{*}Contents")}
+        """{key: who put it} of the objects."""
+        return {c.findtext("{*}Key"): c.findtext("{*}Owner/{*}ID") for c in self._objects(bucket, {"fetch-owner": "true"})}
 
     def mirror(self, bucket, directory):
-        """Writes the objects, at most a thousand, as files below there."""
+        """Writes the objects as files below there."""
         for key in self.keys(bucket):
             status, _, body = self.request("GET", bucket, key)
             if status != 200:
@@ -254,6 +252,14 @@ class Rgw:
     def uploads(self, bucket):
         """[(key, id)] of the uploads in parts that are open."""
         return [(u.findtext("{*}Key"), u.findtext("{*}UploadId")) for u in self._listed(bucket, {"uploads": ""}).iterfind("{*}Upload")]
+
+    def _objects(self, bucket, query):
+        more = {}
+        while more is not None:
+            page = self._listed(bucket, {"list-type": "2", **query, **more})
+            yield from page.iterfind("{*}Contents")
+            token = page.findtext("{*}NextContinuationToken")
+            more = {"continuation-token": token} if token else None
 
     def _listed(self, bucket, query):
         status, _, body = self.request("GET", bucket, query=query)
