@@ -305,7 +305,7 @@ void worker_pool_state::offer_slots() {
                std::to_string(config_.slots) + " slots, " + std::to_string(reserved_.cores) + " of " +
                std::to_string(o.share.all.cores) + " cores and " + std::to_string(waiting) + " of " +
                std::to_string(config_.io_slots) + " I/O slots busy; " + config_.limits_kept);
-  if (o.short_of.empty() != short_of_.empty()) {
+  if (!stopping_ && o.short_of.empty() != short_of_.empty()) {
     if (o.short_of.empty())
       rt::log::info("WORKER_POOL", "there is room for builds again");
     else
