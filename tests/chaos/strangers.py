@@ -69,7 +69,10 @@ class Strangers(WithStrangers):
         wait_until("it is built elsewhere", lambda: self.attempts_of("held") == [(victim, "infra"), (other, "running")])
         self.assertTrue(late not in self.sleepers() or self.frozen(late))
         self.let_go(client)
-        self.nodes.pop(victim).kill()
+        node = self.nodes.pop(victim)
+        builders = farm.descendants(node.daemon.pid)
+        node.kill()
+        self.builders_gone(builders)
         self.outputs_are_right(client)
 
 

@@ -42,7 +42,9 @@ class Recorder(threading.Thread):
 
     def run(self):
         with open(self.file, "w", encoding="utf-8") as f:
-            while not self.over.wait(self.INTERVAL_S):
+            over = False
+            while not over: # the last look comes after stop(), for what is there at the end
+                over = self.over.wait(self.INTERVAL_S)
                 now = int(time.time() * 1000)
                 print(json.dumps({"ms": now, "processes": self.look()}), file=f, flush=True)
 
